@@ -1,0 +1,122 @@
+"""Every limit and every time, in one frozen struct, validated together."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from clusterconsensus.errors import SettingsError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a participant behaves. Units come last in each name.
+
+    Members of one cluster should run with the same times; no setting changes what ``apply`` sees,
+    so members with different settings still agree.
+
+    Raises:
+        SettingsError: from ``validate`` (which ``Participant`` calls) with the numbers that
+            contradict each other.
+    """
+
+    heartbeat_seconds: float = 0.1
+    """How often the master is heard when nothing happens. At most a fifth of
+    ``election_timeout_seconds``."""
+    election_timeout_seconds: float = 1.0
+    """E: after a random time between E and 2 E without a master a voter stands for election, and a
+    master that no majority acknowledged for E steps down."""
+    disk_timeout_seconds: float = 1.0
+    """A master whose disk has not finished a sync for this long steps down."""
+    reconnect_delay_seconds: float = 0.02
+    """A follower whose connection to the master broke stands for election after a random time up
+    to this (E13)."""
+    submit_timeout_seconds: float = 10.0
+    """How long ``submit`` tries, retries included, when the call names no ``timeout``."""
+    read_timeout_seconds: float = 10.0
+    """The same for ``read``, ``ping_master`` and ``add_participant``."""
+    retry_seconds: float = 1.0
+    """A request that was sent and not answered is sent again after this long."""
+    session_expiry_seconds: float = 3600.0
+    """A session that has been idle this long by replicated time is closed by the master."""
+
+    max_change_bytes: int = 4 * MIB
+    """The largest encoded change, and the largest sum of one ``submit_all``."""
+    max_batch_bytes: int = 1 * MIB
+    """A log entry gathers changes up to this size; a larger change is alone in its own."""
+    max_message_bytes: int = 8 * MIB
+    """The largest message a transport carries. Above ``max_change_bytes`` and ``max_batch_bytes``
+    by at least 64 KiB."""
+    max_pending_changes: int = 65_536
+    """Changes that wait for an outcome at one participant; more are refused as overloaded."""
+    max_pending_bytes: int = 64 * MIB
+    """The same in encoded bytes."""
+    max_pending_reads: int = 65_536
+    """Reads that wait at one participant; more are refused."""
+    max_staged_bytes: int = 64 * MIB
+    """Entries at the master that are not committed yet; submits beyond it are refused."""
+    max_sessions: int = 10_000
+    """Sessions in the replicated table; the master closes the longest idle beyond it."""
+    window_messages: int = 64
+    """Accepts on their way to one follower."""
+    window_bytes: int = 16 * MIB
+    """The same in bytes."""
+    peer_queue_bytes: int = 32 * MIB
+    """What may wait to be sent to one peer; beyond it whole messages are dropped, which the
+    protocol tolerates."""
+    log_cache_bytes: int = 16 * MIB
+    """Applied log entries that stay in memory for followers; older ones are read from disk."""
+    apply_slice_seconds: float = 0.01
+    """After this long in ``State.apply`` the loop gets a turn, so that heartbeats go out."""
+    max_events: int = 1_000
+    """Events that wait for one reader of ``events()``; beyond it the oldest are dropped and
+    counted."""
+    segment_bytes: int = 16 * MIB
+    """The size of one journal file; allocated ahead."""
+    paranoid: bool = False
+    """Treat a damaged last batch of the journal as damage of acknowledged data even where it looks
+    like a write that a crash tore (W3)."""
+
+    def validate(self) -> Settings:
+        """Check all settings together and return them.
+
+        Raises:
+            SettingsError: naming the setting, its value and the bound.
+        """
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool):
+                continue
+            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+                raise SettingsError(f"{name} must be a number above 0, not {value!r}")
+        if self.heartbeat_seconds > self.election_timeout_seconds / 5:
+            raise SettingsError(
+                f"heartbeat_seconds ({self.heartbeat_seconds}) must be at most a fifth of "
+                f"election_timeout_seconds ({self.election_timeout_seconds})"
+            )
+        for name in ("max_change_bytes", "max_batch_bytes"):
+            value = getattr(self, name)
+            if self.max_message_bytes < value + 64 * KIB:
+                raise SettingsError(
+                    f"max_message_bytes ({self.max_message_bytes}) must exceed {name} ({value}) "
+                    f"by at least {64 * KIB}"
+                )
+        for name in ("peer_queue_bytes", "window_bytes"):
+            value = getattr(self, name)
+            if value < self.max_message_bytes:
+                raise SettingsError(
+                    f"{name} ({value}) must be at least max_message_bytes "
+                    f"({self.max_message_bytes})"
+                )
+        for name in ("max_pending_bytes", "max_staged_bytes"):
+            value = getattr(self, name)
+            if value < self.max_change_bytes:
+                raise SettingsError(
+                    f"{name} ({value}) must be at least max_change_bytes ({self.max_change_bytes})"
+                )
+        if self.segment_bytes < 64 * KIB:
+            raise SettingsError(f"segment_bytes ({self.segment_bytes}) must be at least {64 * KIB}")
+        return self
