@@ -1,0 +1,1 @@
+"""How a member remembers: durable files in one directory."""

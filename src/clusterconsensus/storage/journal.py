@@ -1,0 +1,481 @@
+"""The journal: everything a member must not forget, in the order in which it happened.
+
+``append`` writes any number of ``Persist`` units with one write and one sync; each is atomic (C-56)
+and takes its place after all earlier ones. ``read`` gives entries back by sequence. Opening
+recovers (``recovery``); the format is told in ``records``, the files in ``segments``.
+
+Threads: one thread appends, prepares and closes. Any thread may read meanwhile, and sees only what
+is durable.
+
+Failures (W2). A write or a sync that fails *poisons* the journal: what is on disk is unknown, and
+every later call, reads included, raises ``StoragePoisonedError``; no sync is ever tried again,
+because a kernel may drop the pages it could not write and then report success. A full disk is
+noticed before anything is written, when the next segment is made: ``DiskFullError``, nothing has
+happened, and the same call may be repeated when there is space.
+
+After a crash of the process alone, the last write may be readable without being on the disk: its
+sync had not returned, or had failed. Opening therefore writes that last write once more, in place,
+with the same bytes, and syncs it, before anything is believed of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clusterconsensus.consensus.types import Entry
+from clusterconsensus.errors import (
+    BrokenInvariantError,
+    DiskFullError,
+    StorageError,
+    StoragePoisonedError,
+)
+from clusterconsensus.storage.files import ZEROS, Files, WritableFile
+from clusterconsensus.storage.index import Reader
+from clusterconsensus.storage.records import (
+    CLOSED,
+    HEADER_BYTES,
+    RECORD_BYTES,
+    TRAILER_BYTES,
+    Encoder,
+    ballot_bytes,
+    entry_bytes,
+    file_seed,
+    start_bytes,
+)
+from clusterconsensus.storage.recovery import Recovered, Scan
+from clusterconsensus.storage.segments import Making, segment_path
+
+if TYPE_CHECKING:
+    from clusterconsensus.consensus.effects import Persist
+
+logger = logging.getLogger("clusterconsensus.storage")
+
+CLOSING_BYTES = 1024
+"""Kept free at the end of each segment, so that closing in good order never needs a new one."""
+SMALLEST_SEGMENT_BYTES = 2 * HEADER_BYTES
+SLICE_BYTES = 1024 * 1024
+"""How much of the next segment one ``prepare_next`` makes."""
+
+
+class _Group:
+    """The units of one write, and the segment they go to (``size_bytes``, if it is to be made)."""
+
+    __slots__ = ("batches", "number", "size_bytes")
+
+    def __init__(self, number: int, size_bytes: int) -> None:
+        self.number = number
+        self.size_bytes = size_bytes
+        self.batches: list[Persist] = []
+
+
+class _Write:
+    """An encoded group, and what will be true once it is durable."""
+
+    __slots__ = ("changes", "data", "encoder", "number", "offset")
+
+    def __init__(self, number: int, offset: int, encoder: Encoder) -> None:
+        self.number = number
+        self.offset = offset
+        self.encoder = encoder
+        self.data = b""
+        # (sequence, offset of its record); offset 0: the log is cut off from the sequence on
+        self.changes: list[tuple[int, int]] = []
+
+
+class Journal:
+    """A member's durable log and promise. Made by ``open``."""
+
+    def __init__(
+        self, files: Files, directory: str, disk_id: str, segment_bytes: int, scan: Scan
+    ) -> None:
+        self._files = files
+        self._directory = directory
+        self._disk_id = disk_id
+        self._segment_bytes = segment_bytes
+        self._lock = threading.Lock()
+        self._index = scan.index
+        self._reader = Reader(files, directory, disk_id, self._index, self._lock)
+        self._poison = ""
+        self._closed = False
+        self._file: WritableFile | None = None
+        self._making: Making | None = None
+        self._ready: dict[int, int] = {}
+        self._sizes = {segment.number: segment.size_bytes for segment in scan.segments}
+        self._number = 0
+        self._used = HEADER_BYTES
+        self._promised = scan.promised
+        self._last_seq = scan.last_seq
+        self._commit = scan.commit_hint
+        self._batch_number = scan.number
+        self._chain = scan.chain
+        self._syncs = 0
+        self._written_bytes = 0
+        self._appended_entries = 0
+        self.recovered: Recovered = scan.recovered()
+        """What opening found."""
+
+    # -- opening
+
+    @classmethod
+    def open(
+        cls,
+        files: Files,
+        directory: str,
+        *,
+        disk_id: str,
+        segment_bytes: int,
+        paranoid: bool = False,
+    ) -> Journal:
+        """Open the journal of a directory that the caller holds (``identity``), or make it.
+
+        Everything is read and checked; a torn write at the end is cut off for good. When damage is
+        found, nothing is changed.
+
+        Arguments:
+            disk_id: The directory's own (I0); segments of another disk are refused.
+            segment_bytes: The size of new segments.
+            paranoid: Take a torn last write for damage (W3).
+
+        Raises:
+            DamagedError: something that was acknowledged is damaged; names file, offset and
+                sequences.
+            WrongDirectoryError: segments of another disk or format version.
+            DiskFullError: no space for the first segment.
+            StoragePoisonedError: a write or sync failed.
+        """
+        if segment_bytes < SMALLEST_SEGMENT_BYTES:
+            raise BrokenInvariantError(
+                f"segment_bytes is {segment_bytes}, below {SMALLEST_SEGMENT_BYTES}"
+            )
+        scan = Scan(files, directory, disk_id, paranoid=paranoid)
+        scan.run()
+        journal = cls(files, directory, disk_id, segment_bytes, scan)
+        try:
+            journal._settle(scan)
+        except OSError as error:
+            raise journal._poisoned(
+                f"{directory}: the journal cannot be opened: {error}"
+            ) from error
+        return journal
+
+    def _settle(self, scan: Scan) -> None:
+        """Make what was found as durable as it looks, and get ready to append."""
+        files = self._files
+        for name in scan.unfinished:
+            files.remove(f"{self._directory}/{name}")
+        if not scan.segments:
+            Making(files, self._directory, self._disk_id, 1, self._segment_bytes).advance()
+            self._number, self._sizes[1] = 1, self._segment_bytes
+            self._file = files.open(segment_path(self._directory, 1))
+            return
+        tail = scan.segments[scan.tail]
+        file = files.open(tail.path)
+        if scan.torn is not None:
+            logger.warning("%s; it was never acknowledged and is cut off", scan.torn)
+            for offset in range(scan.torn.offset, scan.torn.end, len(ZEROS)):
+                count = min(len(ZEROS), scan.torn.end - offset)
+                file.pwrite(memoryview(ZEROS)[:count], offset)
+        if tail.used_bytes > HEADER_BYTES:
+            for offset in range(scan.group, tail.used_bytes, len(ZEROS)):
+                count = min(len(ZEROS), tail.used_bytes - offset)
+                file.pwrite(files.read(tail.path, offset, count), offset)
+        file.datasync()
+        # A crash may have come between a rename and the sync of the directory (D8).
+        files.sync_directory(self._directory)
+        place = scan.tail
+        if tail.used_bytes == HEADER_BYTES and place:
+            # The first write to this segment was torn: go on where the last whole batch ends.
+            place -= 1
+            file.close()
+            file = files.open(scan.segments[place].path)
+        self._file = file
+        self._number = scan.segments[place].number
+        self._used = scan.segments[place].used_bytes
+        self._ready = {found.number: found.size_bytes for found in scan.segments[place + 1 :]}
+
+    # -- appending
+
+    def append(self, batches: Sequence[Persist]) -> None:
+        """Make units durable, each atomically, in order. Returns when they are.
+
+        All of them are one write and one sync; where a segment ends among them, one of each per
+        segment.
+
+        Raises:
+            DiskFullError: no space for the next segment. Nothing was written; try again later.
+            StoragePoisonedError: now and for ever; see the module.
+            BrokenInvariantError: the units do not continue the log (I-5, I-7, I-9). Nothing was
+                written.
+        """
+        self._check()
+        if not batches:
+            return
+        groups = self._plan(batches)
+        try:
+            writes = self._encode(groups)
+        except (struct.error, UnicodeError) as error:
+            raise BrokenInvariantError(f"an entry cannot be written: {error}") from error
+        for group in groups:
+            if group.size_bytes:
+                self._make(group.number, group.size_bytes)
+        for write, group in zip(writes, groups, strict=True):
+            self._write(write, group.batches)
+
+    def _plan(self, batches: Sequence[Persist]) -> list[_Group]:
+        """Check that the units continue the log, and share them out among segments."""
+        promised, last_seq, commit = self._promised, self._last_seq, self._commit
+        group = _Group(self._number, 0)
+        groups = [group]
+        room = self._sizes[self._number] - self._used - CLOSING_BYTES
+        if self._used == HEADER_BYTES:
+            room -= start_bytes(promised)
+        for batch in batches:
+            before = promised
+            size = TRAILER_BYTES
+            if batch.promised is not None:
+                if batch.promised < promised:
+                    raise BrokenInvariantError(f"promise {batch.promised} after {promised} (I-5)")
+                promised = batch.promised
+                size += ballot_bytes(promised)
+            if batch.truncate_from is not None:
+                if batch.truncate_from <= commit:
+                    raise BrokenInvariantError(
+                        f"the log is cut off from {batch.truncate_from} on, though {commit} is "
+                        "known to be chosen (I-7)"
+                    )
+                last_seq = min(last_seq, batch.truncate_from - 1)
+                size += RECORD_BYTES
+            for entry in batch.entries:
+                if entry.seq != last_seq + 1:
+                    raise BrokenInvariantError(f"entry {entry.seq} after {last_seq} (I-9)")
+                last_seq = entry.seq
+                size += entry_bytes(entry)
+            commit = max(commit, min(batch.commit, last_seq))
+            if size > room:
+                start = start_bytes(before)
+                fixed = HEADER_BYTES + start + CLOSING_BYTES
+                # A segment without a single write is not left behind but made anew, larger.
+                unused = not group.size_bytes and self._used == HEADER_BYTES and not group.batches
+                number = group.number if unused else group.number + 1
+                group = _Group(number, max(self._segment_bytes, fixed + size))
+                groups.append(group)
+                # A segment made earlier for a larger unit stays as large as it is.
+                group.size_bytes = max(group.size_bytes, self._ready.get(group.number, 0))
+                room = group.size_bytes - fixed
+            group.batches.append(batch)
+            room -= size
+        return groups if groups[0].batches else groups[1:]
+
+    def _encode(self, groups: Sequence[_Group]) -> list[_Write]:
+        promised, last_seq, commit = self._promised, self._last_seq, self._commit
+        number, chain = self._batch_number, self._chain
+        synced_seq = last_seq
+        writes: list[_Write] = []
+        for group in groups:
+            offset = HEADER_BYTES if group.size_bytes else self._used
+            seed = file_seed(self._disk_id, group.number)
+            encoder = Encoder(seed, offset, number, chain, synced_seq)
+            write = _Write(group.number, offset, encoder)
+            changes = write.changes
+            if offset == HEADER_BYTES:
+                encoder.start(promised, last_seq)
+            for batch in group.batches:
+                if batch.promised is not None and batch.promised != promised:
+                    promised = batch.promised
+                    encoder.promise(promised)
+                if batch.truncate_from is not None and batch.truncate_from <= last_seq:
+                    last_seq = batch.truncate_from - 1
+                    changes.append((batch.truncate_from, 0))
+                    encoder.truncate(batch.truncate_from)
+                for entry in batch.entries:
+                    changes.append((entry.seq, encoder.offset))
+                    encoder.entry(entry)
+                if batch.entries:
+                    last_seq = batch.entries[-1].seq
+                # A hint may run ahead of the log only until the missing entries come: kept within
+                # it, a hint beyond the log is always a sign of damage (C-7).
+                commit = max(commit, min(batch.commit, last_seq))
+                encoder.trailer(last_seq, commit)
+            write.data = b"".join(encoder.pieces)
+            encoder.pieces.clear()
+            number, chain, synced_seq = encoder.number, encoder.chain, last_seq
+            writes.append(write)
+        return writes
+
+    def _write(self, write: _Write, batches: Sequence[Persist]) -> None:
+        """One write and one sync; then, and only then, it has happened."""
+        try:
+            if write.number != self._number or self._file is None:
+                if self._file is not None:
+                    self._file.close()
+                self._file = self._files.open(segment_path(self._directory, write.number))
+            self._file.pwrite(write.data, write.offset)
+            self._file.datasync()
+        except BaseException as error:
+            # Even after an interrupt: how much was written is not known.
+            poisoned = self._poisoned(
+                f"{segment_path(self._directory, write.number)}: writing {len(write.data)} bytes "
+                f"at offset {write.offset} failed: {str(error) or type(error).__name__}"
+            )
+            if isinstance(error, OSError):
+                raise poisoned from error
+            raise
+        with self._lock:
+            for seq, offset in write.changes:
+                if offset:
+                    self._index.add(seq, write.number, offset)
+                else:
+                    self._index.truncate(seq)
+            self._ready.pop(write.number, None)
+            self._number = write.number
+            self._used = write.offset + len(write.data)
+            for batch in batches:
+                if batch.promised is not None:
+                    self._promised = batch.promised
+                self._appended_entries += len(batch.entries)
+                self._last_seq = self._index.last_seq
+                self._commit = max(self._commit, min(batch.commit, self._last_seq))
+            self._batch_number = write.encoder.number
+            self._chain = write.encoder.chain
+            self._syncs += 1
+            self._written_bytes += len(write.data)
+
+    # -- segments
+
+    @property
+    def prepare_due(self) -> bool:
+        """Whether ``prepare_next`` has something to do. Cheap, and may be asked in any thread: an
+        answer that is just out of date does no harm."""
+        number = self._number
+        return number + 1 not in self._ready and self._used * 4 >= self._sizes[number]
+
+    def prepare_next(self) -> bool:
+        """Make a part of the next segment, if the current one is getting used; True when there is
+        more to make.
+
+        Not needed for correctness: an append that needs a segment makes (the rest of) it. Called
+        in the writer's thread after each append, it keeps that off the appends: it writes and
+        syncs at most 1 MiB at a time.
+
+        Raises:
+            DiskFullError: no space for the next segment; appends go on while the current one lasts.
+            StoragePoisonedError: a write or sync failed.
+        """
+        self._check()
+        number = self._number + 1
+        if not self.prepare_due:
+            return False
+        return not self._advance(number, self._segment_bytes, SLICE_BYTES)
+
+    def _make(self, number: int, size_bytes: int) -> None:
+        if self._ready.get(number, 0) < size_bytes:
+            self._advance(number, size_bytes, None)
+
+    def _advance(self, number: int, size_bytes: int, slice_bytes: int | None) -> bool:
+        making = self._making
+        if making is not None and (making.number != number or making.size_bytes < size_bytes):
+            making.abandon()
+            making = None
+        if making is None:
+            making = Making(self._files, self._directory, self._disk_id, number, size_bytes)
+        self._making = None
+        try:
+            done = making.advance(slice_bytes)
+        except DiskFullError:
+            raise
+        except BaseException as error:
+            self._poisoned(str(error))
+            raise
+        if not done:
+            self._making = making
+            return False
+        with self._lock:
+            self._ready[number] = self._sizes[number] = making.size_bytes
+        if number == self._number and self._file is not None:
+            self._file.close()  # it has been replaced
+            self._file = None
+        return True
+
+    # -- reading
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        """Entries from ``first`` up to at most ``last``, contiguous: at least one if the log has
+        it, and more up to about ``max_bytes`` of payload.
+
+        May be called from any thread. Only durable entries are seen; one that is cut off meanwhile
+        may be among them.
+
+        Returns:
+            The entries; none where the log has no entry ``first``.
+
+        Raises:
+            DamagedError: a record is damaged or cannot be read; names file, offset and sequences.
+            StoragePoisonedError: an earlier write or sync failed.
+        """
+        self._check()
+        return self._reader.read(first, last, max_bytes)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for operators: what the journal holds, and what was done since it was opened."""
+        with self._lock:
+            return {
+                "segments": len(self._sizes),
+                "allocated_bytes": sum(self._sizes.values()),
+                "segments_ready": len(self._ready),
+                "segment_used_bytes": self._used,
+                "batches": self._batch_number,
+                "last_sequence": self._last_seq,
+                "index_points": len(self._index),
+                "syncs": self._syncs,
+                "appended_entries": self._appended_entries,
+                "appended_bytes": self._written_bytes,
+            }
+
+    # -- the end
+
+    def close(self, commit: int) -> None:
+        """Note that all is well, durably, and let go of the files. Closing again does nothing.
+
+        A poisoned journal is only let go of.
+
+        Arguments:
+            commit: The highest sequence known to be chosen, a hint for the next start.
+
+        Raises:
+            StoragePoisonedError: the note could not be made durable; the log is not affected.
+        """
+        if self._closed:
+            return
+        try:
+            if not self._poison:
+                commit = max(self._commit, min(commit, self._last_seq))
+                seed = file_seed(self._disk_id, self._number)
+                encoder = Encoder(seed, self._used, self._batch_number, self._chain, self._last_seq)
+                if self._used == HEADER_BYTES:
+                    encoder.start(self._promised, self._last_seq)
+                encoder.trailer(self._last_seq, commit, CLOSED)
+                write = _Write(self._number, self._used, encoder)
+                write.data = b"".join(encoder.pieces)
+                self._write(write, ())
+        finally:
+            self._closed = True
+            if self._making is not None:
+                self._making.abandon()
+                self._making = None
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _check(self) -> None:
+        if self._poison:
+            raise StoragePoisonedError(self._poison)
+        if self._closed:
+            raise StorageError(f"{self._directory}: the journal is closed")
+
+    def _poisoned(self, detail: str) -> StoragePoisonedError:
+        self._poison = self._poison or detail
+        return StoragePoisonedError(self._poison)
