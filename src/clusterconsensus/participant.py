@@ -1,0 +1,615 @@
+"""``Participant``: one member's half of the consensus, as an application uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from clusterconsensus.codec import MsgpackCodec
+from clusterconsensus.consensus.sessions import Request
+from clusterconsensus.consensus.types import Member
+from clusterconsensus.errors import (
+    ApplyError,
+    DirectoryInUseError,
+    DivergedError,
+    ElectionError,
+    InvalidChangeError,
+    NoMasterError,
+    NotReadyError,
+    OutcomeUnknownError,
+    ParticipantClosedError,
+    SettingsError,
+)
+from clusterconsensus.runtime import outcomes
+from clusterconsensus.runtime.driver import Driver
+from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.runtime.opening import Opened, open_member
+from clusterconsensus.runtime.status import (
+    BecameMaster,
+    Committed,
+    EventHandler,
+    LostMaster,
+    ParticipantEvent,
+    Status,
+)
+from clusterconsensus.settings import Settings
+from clusterconsensus.state import Codec, State
+from clusterconsensus.transport.base import Transport
+
+logger = logging.getLogger("clusterconsensus.participant")
+
+StateT = TypeVar("StateT", bound=State)
+AnswerT = TypeVar("AnswerT")
+
+CHANGE_OVERHEAD_BYTES = 5
+"""What each change of a batch counts beside its own bytes."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Participant(Generic[StateT]):
+    """One member of a cluster that keeps one state machine identical on all of them.
+
+    Nothing starts before ``async with`` (or ``start``). A directory that has belonged to a cluster
+    rejoins it by itself; a fresh one waits until ``init_master`` founds a cluster on it, or until a
+    member of one calls ``add_participant`` for it.
+
+    Every call that changes something ends in one of three ways: a result; an error whose
+    ``outcome`` is *not applied* (safe to try again); an error whose ``outcome`` is *unknown*.
+
+    Arguments:
+        cluster: The cluster's name, 1 to 64 of ``A-Z a-z 0-9 . _ -``; equal on all members.
+        member: This member: its id, and the address at which the others reach it.
+        state: The state machine; see ``State``. Given empty: its content comes from the log.
+        directory: Where the journal lives; made if it is missing; held exclusively.
+        transport: How members are reached, e.g. ``TcpTransport(address)``.
+        settings: Limits and times.
+        codec: Encodes changes and results; MessagePack of plain data by default.
+        event_handler: Is told of masterships and commits; see ``EventHandler``.
+        environment: The machine's ports; for simulators.
+
+    Raises:
+        SettingsError: a name or a setting is out of its bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        member: Member,
+        state: StateT,
+        directory: str | PathLike[str],
+        transport: Transport,
+        settings: Settings | None = None,
+        codec: Codec | None = None,
+        event_handler: EventHandler | None = None,
+        environment: Environment | None = None,
+    ) -> None:
+        for what, name in (("cluster", cluster), ("member id", member.id)):
+            if not _NAME.fullmatch(name):
+                raise SettingsError(
+                    f"{what} {name!r} is not 1 to 64 letters, digits, '.', '_' or '-'"
+                )
+        for method in ("apply", "snapshot", "install"):
+            if not callable(getattr(state, method, None)):
+                raise SettingsError(f"the state {type(state).__name__} has no method {method!r}")
+        self._cluster = cluster
+        self._member = member
+        self._state = state
+        self._directory = os.fspath(directory)
+        self._transport = transport
+        self._settings = (settings or Settings()).validate()
+        self._codec = codec or MsgpackCodec()
+        self._handler = event_handler or EventHandler()
+        self._environment = environment or Environment()
+        self._opened: Opened | None = None
+        self._driver: Driver | None = None
+        self._started = False
+        self._closing: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._error_raised = False
+        self._subscribers: list[_Subscriber] = []
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the directory, replay what is known to be chosen, and begin to take part.
+
+        Raises:
+            DirectoryInUseError: another process holds the directory.
+            WrongDirectoryError: it belongs to another member or cluster.
+            DamagedError: acknowledged data in it is damaged.
+            TransportError: the address cannot be listened on.
+        """
+        if self._started or self._closing is not None:
+            # Not after a failure either: the state may hold a part of the log already.
+            raise ParticipantClosedError("a participant is started once")
+        self._started = True
+        try:
+            opened = await open_member(
+                cluster=self._cluster,
+                member=self._member,
+                state=self._state,
+                codec=self._codec,
+                directory=self._directory,
+                settings=self._settings,
+                environment=self._environment,
+                transport=self._transport,
+            )
+        except DirectoryInUseError:
+            self._started = False
+            raise
+        try:
+            if self._closing is not None:
+                raise ParticipantClosedError("the participant was closed while it started")
+            driver = Driver(opened.parts, self._publish, self._publish_commit, self._on_failed)
+            opened.attach(driver)
+            opened.parts.applier.collects = self._wants_commits()
+            await self._transport.attach(self._cluster, self._member, driver)
+        except BaseException:
+            await opened.aclose()
+            raise
+        self._ended = asyncio.get_running_loop().create_future()
+        self._opened, self._driver = opened, driver
+        driver.start()
+
+    async def aclose(self) -> None:
+        """Stop in good order: what waits gets an error, the journal is marked clean, the peers see
+        the connection end. Safe to repeat, and before ``start``.
+
+        **Cancellation** stops the waiting; the closing goes on.
+        """
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        driver, opened = self._driver, self._opened
+        if driver is None or opened is None:
+            return
+        driver.stop()
+        try:
+            try:
+                await self._transport.detach(self._cluster)
+            finally:
+                await opened.aclose()
+        finally:
+            for subscriber in self._subscribers:
+                subscriber.end()
+            if self._ended is not None and not self._ended.done():
+                self._ended.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+        if error is None and self._error is not None and not self._error_raised:
+            self._error_raised = True
+            raise self._error
+
+    async def wait_closed(self) -> None:
+        """Wait until the participant has stopped.
+
+        Raises:
+            ConsensusError: trouble stopped it (a poisoned disk, a broken invariant, a divergence).
+        """
+        if self._ended is None:
+            raise ParticipantClosedError("the participant was never started")
+        await asyncio.shield(self._ended)
+        if self._error is not None:
+            self._error_raised = True
+            raise self._error
+
+    def _on_failed(self, error: Exception) -> None:
+        self._error = error
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+
+    def _running(self) -> Driver:
+        driver = self._driver
+        if driver is None:
+            raise ParticipantClosedError("the participant is not started")
+        if driver.error is not None:
+            if self._error is not None:
+                raise ParticipantClosedError(
+                    f"the participant has stopped: {self._error}"
+                ) from self._error
+            raise ParticipantClosedError("the participant is closed")
+        if self._closing is not None:
+            raise ParticipantClosedError("the participant is closed")
+        return driver
+
+    def _serving(self) -> Driver:
+        driver = self._running()
+        if driver.replica.local.quarantined:
+            raise DivergedError(
+                f"the state of member {self._member.id!r} differs from the majority's; it does not "
+                "serve it. Its state machine is not deterministic"
+            )
+        return driver
+
+    # -- the cluster
+
+    async def init_master(self, snapshot: bytes | None = None) -> None:
+        """Found a new cluster of which this member is the only one, and wait until it leads.
+
+        Arguments:
+            snapshot: The state to begin with, given to ``State.install`` on every member; None for
+                the state as it was made. At most ``max_change_bytes``.
+
+        Raises:
+            DirectoryNotEmptyError: the directory belongs to a cluster already.
+            InvalidChangeError: the snapshot is too large.
+        """
+        driver = self._running()
+        opened = self._opened
+        if snapshot is not None and len(snapshot) > self._settings.max_change_bytes:
+            raise InvalidChangeError(
+                f"the snapshot has {len(snapshot)} bytes; max_change_bytes is "
+                f"{self._settings.max_change_bytes}"
+            )
+        if opened is not None:
+            await opened.found(driver, snapshot)
+        await driver.master_known()
+
+    async def add_participant(self, member: Member, *, timeout: float | None = None) -> None:
+        """Make a member a voter of this cluster, and wait until it is one.
+
+        The member must run on a fresh directory at its address. It first receives the log without
+        counting, and is promoted when it has caught up. Callable on any member; adding a member
+        again is harmless.
+
+        Arguments:
+            member: Its id and address.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused, with the reason, or not caught up in time: then it may still
+                become a voter.
+            NoMasterError: nobody led in time.
+
+        **Cancellation** stops the waiting; the member may still be added.
+        """
+        if not _NAME.fullmatch(member.id):
+            raise SettingsError(f"member id {member.id!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
+        await self._running().memberships.add(member, timeout)
+
+    @property
+    def member(self) -> Member:
+        """This member."""
+        return self._member
+
+    @property
+    def is_master(self) -> bool:
+        """Whether this member leads and its first own entry is committed. Another may lead already
+        without this one knowing: act on it only by ``submit`` and ``read``, which know."""
+        driver = self._driver
+        return (
+            driver is not None
+            and driver.error is None
+            and driver.replica.local.role.value == "master"
+        )
+
+    @property
+    def has_master(self) -> bool:
+        """Whether a master is known here."""
+        return self.current_master is not None
+
+    @property
+    def current_master(self) -> Member | None:
+        """Who leads, as far as is known here; None where nobody is known to."""
+        driver = self._driver
+        return None if driver is None or driver.error is not None else driver.master()
+
+    async def wait_for_master(self, timeout: float | None = None) -> Member:
+        """Wait until a master is known and return it.
+
+        Raises:
+            NoMasterError: none within ``timeout`` seconds (None: for ever).
+        """
+        driver = self._running()
+        try:
+            async with asyncio.timeout(timeout):
+                await driver.master_known()
+                while (master := driver.master()) is None:  # lost again before this task had a turn
+                    await asyncio.sleep(0)
+                    await driver.master_known()
+        except TimeoutError:
+            raise NoMasterError(
+                f"member {self._member.id!r} knows no master after {timeout} s"
+            ) from None
+        return master
+
+    async def start_election(self, timeout: float | None = None) -> None:
+        """Stand for election now, and wait until this member leads.
+
+        A cluster with a healthy master does not change it for this: the others refuse.
+
+        Raises:
+            ElectionError: a majority refused, or nothing was decided in ``timeout`` seconds
+                (``read_timeout_seconds`` by default).
+        """
+        seconds = self._settings.read_timeout_seconds if timeout is None else timeout
+        future = self._serving().start_election()
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            raise ElectionError(f"no election was won or lost in {seconds} s") from None
+
+    async def ping_master(self, timeout: float | None = None) -> float:
+        """Prove by a round trip that a master leads a quorum now; returns how many seconds it took.
+
+        Raises:
+            ReadFailedError: it was not proven within ``timeout`` seconds (``read_timeout_seconds``
+                by default).
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._running().reads.read(timeout)
+        return loop.time() - began
+
+    # -- changes
+
+    async def submit(self, change: Any, *, timeout: float | None = None) -> Any:
+        """Have a change applied on every member, exactly once, and return its result.
+
+        Callable on any member. Sent again by itself until an outcome is known or the time is up.
+
+        Arguments:
+            change: Anything the codec encodes, up to ``max_change_bytes``.
+            timeout: Seconds to try; ``submit_timeout_seconds`` by default.
+
+        Returns:
+            What ``State.apply`` returned.
+
+        Raises:
+            ApplyError: ``State.apply`` raised; it did so on every member.
+            InvalidChangeError: the change cannot be encoded or is too large; nothing was sent.
+            NotAppliedError: it was not applied and never will be (nobody led, overloaded, closed).
+            OutcomeUnknownError: it may have been applied, or may yet be; see ``retry``.
+
+        **Cancellation** stops the waiting; the change may still be applied.
+        **Consistency**: when this returns, a majority holds the change durably, and every
+        linearizable read that begins later sees it. Changes of concurrent calls are applied in any
+        order.
+        """
+        driver = self._serving()
+        data = self._encode(change, "change")
+        outcome = await driver.submits.submit(data, len(data), timeout)
+        return outcomes.unpack(outcome, self._codec.decode_result)
+
+    async def submit_all(
+        self, changes: Sequence[Any], *, timeout: float | None = None
+    ) -> list[Any]:
+        """Have several changes applied as one atomic batch: all of them, one right after the other,
+        or none.
+
+        Arguments:
+            changes: Together up to ``max_change_bytes``.
+            timeout: As for ``submit``.
+
+        Returns:
+            One result for each change, in order; an ``ApplyError`` in the place of a change for
+            which ``State.apply`` raised (the others are applied all the same).
+
+        Raises:
+            InvalidChangeError, NotAppliedError, OutcomeUnknownError: as for ``submit``, for the
+                batch as a whole.
+
+        **Cancellation** and **Consistency** as for ``submit``.
+        """
+        driver = self._serving()
+        if not changes:
+            return []
+        data = [
+            self._encode(change, f"change {place} of the batch")
+            for place, change in enumerate(changes)
+        ]
+        # What tells them apart counts too: many small changes could outgrow a message otherwise.
+        size = sum(map(len, data)) + CHANGE_OVERHEAD_BYTES * len(data)
+        if size > self._settings.max_change_bytes:
+            raise InvalidChangeError(
+                f"the batch of {len(data)} changes has {size} bytes encoded; max_change_bytes is "
+                f"{self._settings.max_change_bytes}"
+            )
+        request: Request = [*data]
+        outcome = await driver.submits.submit(request, size, timeout)
+        return outcomes.unpack_batch(outcome, self._codec.decode_result)
+
+    async def retry(self, error: OutcomeUnknownError, *, timeout: float | None = None) -> Any:
+        """Ask again for the outcome of a change, inside its session: it is applied now if it was
+        not before, and never twice.
+
+        Arguments:
+            error: What ``submit`` or ``submit_all`` raised on this participant.
+            timeout: As for ``submit``.
+
+        Returns:
+            What the first call would have returned.
+
+        Raises:
+            SessionExpiredError: it can no longer be told.
+            And as for ``submit``.
+        """
+        driver = self._serving()
+        if error.request is None:
+            raise error
+        outcome = await driver.submits.retry(error.request, timeout)
+        if outcome[:1] == outcomes.BATCH:
+            return outcomes.unpack_batch(outcome, self._codec.decode_result)
+        return outcomes.unpack(outcome, self._codec.decode_result)
+
+    def _encode(self, change: Any, what: str) -> bytes:
+        try:
+            data = self._codec.encode_change(change)
+        except Exception as error:
+            raise InvalidChangeError(
+                f"{what} cannot be encoded: {error}: {_shortened(change)}"
+            ) from error
+        if len(data) > self._settings.max_change_bytes:
+            raise InvalidChangeError(
+                f"{what} has {len(data)} bytes encoded; max_change_bytes is "
+                f"{self._settings.max_change_bytes}: {_shortened(change)}"
+            )
+        try:
+            self._codec.decode_change(data)
+        except Exception as error:
+            # In the log it would stop every member for good (R8), so it must not get there.
+            raise InvalidChangeError(
+                f"{what} can be encoded but not decoded again: {error}: {_shortened(change)}"
+            ) from error
+        return data
+
+    # -- reads
+
+    @property
+    def state(self) -> StateT:
+        """This member's copy of the state: local, and possibly behind the others' (K8). Read it,
+        never change it; for a current view use ``read``."""
+        return self._state
+
+    async def read(
+        self,
+        query: Callable[[StateT], AnswerT],
+        *,
+        consistency: Literal["linearizable", "local"] = "linearizable",
+        timeout: float | None = None,
+    ) -> AnswerT:
+        """Ask this member's copy of the state, once it is proven current.
+
+        Arguments:
+            query: Called with the state, in the event loop; must not change it. What it returns
+                should not be a live part of the state.
+            consistency: ``"linearizable"`` sees every change that was acknowledged anywhere before
+                this call; it costs a round trip to a majority, shared by all reads that wait.
+                ``"local"`` sees what this member has applied, without any proof.
+            timeout: Seconds to try; ``read_timeout_seconds`` by default.
+
+        Returns:
+            What ``query`` returned.
+
+        Raises:
+            ReadFailedError: not proven current in time.
+            NotReadyError: a local read on a member that has heard no master since it started.
+        """
+        driver = self._serving()
+        if consistency == "local":
+            if not driver.heard_master:
+                raise NotReadyError(
+                    f"member {self._member.id!r} has heard no master since it started"
+                )
+        elif consistency == "linearizable":
+            await driver.reads.read(timeout)
+            self._serving()
+        else:
+            raise SettingsError(f"consistency is 'linearizable' or 'local', not {consistency!r}")
+        return query(self._state)
+
+    # -- being told
+
+    async def events(self, *, commits: bool = False) -> AsyncIterator[ParticipantEvent]:
+        """What happens from now on, in order, until the participant stops.
+
+        A reader that falls more than ``max_events`` behind loses the oldest.
+
+        Arguments:
+            commits: Whether ``Committed`` is among them, which costs something for each change.
+        """
+        self._running()
+        subscriber = _Subscriber(self._settings.max_events, commits)
+        self._subscribers.append(subscriber)
+        self._set_collects()
+        try:
+            while (event := await subscriber.next()) is not None:
+                yield event
+        finally:
+            self._subscribers.remove(subscriber)
+            self._set_collects()
+
+    def _wants_commits(self) -> bool:
+        own = type(self._handler).on_commit is not EventHandler.on_commit
+        return own or any(subscriber.commits for subscriber in self._subscribers)
+
+    def _set_collects(self) -> None:
+        if self._opened is not None:
+            self._opened.parts.applier.collects = self._wants_commits()
+
+    def _publish(self, event: ParticipantEvent) -> None:
+        for subscriber in self._subscribers:
+            subscriber.put(event)
+        if isinstance(event, BecameMaster):
+            self._handler.on_become_master()
+        elif isinstance(event, LostMaster):
+            self._handler.on_lose_master()
+
+    def _publish_commit(self, sequence: int, changes: list[Any], encoded: list[bytes]) -> None:
+        results: list[Any] = []
+        for outcome in encoded:
+            try:
+                results.append(outcomes.unpack(outcome, self._codec.decode_result))
+            except ApplyError as error:
+                results.append(error)
+        for subscriber in self._subscribers:
+            if subscriber.commits:
+                subscriber.put(Committed(sequence, changes, results))
+        self._handler.on_commit(sequence, changes, results)
+
+    def status(self) -> Status:
+        """A snapshot of everything an operator asks first.
+
+        Raises:
+            ParticipantClosedError: never started.
+        """
+        if self._opened is None or self._driver is None:
+            raise ParticipantClosedError("the participant is not started")
+        return self._opened.status(self._driver)
+
+
+class _Subscriber:
+    """One reader of ``events``: a bounded queue that drops its oldest."""
+
+    def __init__(self, limit: int, commits: bool) -> None:
+        self.commits = commits
+        self._events: deque[ParticipantEvent] = deque(maxlen=limit)
+        self._arrived = asyncio.Event()
+        self._ended = False
+
+    def put(self, event: ParticipantEvent) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    async def next(self) -> ParticipantEvent | None:
+        while not self._events:
+            if self._ended:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._events.popleft()
+
+
+def _shortened(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"a {type(value).__name__} whose repr raises {type(error).__name__}"
+    return text if len(text) <= 200 else text[:200] + "…"

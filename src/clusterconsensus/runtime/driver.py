@@ -1,0 +1,667 @@
+"""The turn: drains the inbox, steps the core, and does what the core asks.
+
+Everything that arrives (messages, calls of the application, finished syncs, timers) is put into one
+inbox. A turn steps the core through all of it, ends with ``EndOfTurn``, and then performs the
+effects in order: messages leave at once, everything that must become durable in this turn is one
+write and one sync on the writer's thread. While that runs, the next turn's writes gather. Nothing
+here makes a task, a thread hop or a message per change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clusterconsensus.consensus import effects, events, messages
+from clusterconsensus.consensus.master import Origin
+from clusterconsensus.consensus.replica import Replica
+from clusterconsensus.consensus.types import (
+    NOBODY,
+    Entry,
+    Incarnation,
+    Member,
+    Role,
+    member_id_of,
+)
+from clusterconsensus.errors import (
+    BrokenInvariantError,
+    ConsensusError,
+    DiskFullError,
+    DivergedError,
+    ElectionError,
+    ParticipantClosedError,
+)
+from clusterconsensus.runtime.applier import Applier
+from clusterconsensus.runtime.envelope import Arrival, Gate, encode_message
+from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.runtime.questions import MembershipQuestions, ReadQuestions
+from clusterconsensus.runtime.status import (
+    BecameMaster,
+    LostMaster,
+    MasterChanged,
+    MembershipChanged,
+    Trouble,
+)
+from clusterconsensus.runtime.submits import Submits
+from clusterconsensus.runtime.worker import Worker
+from clusterconsensus.settings import Settings
+from clusterconsensus.storage.journal import Journal
+from clusterconsensus.transport.base import Transport
+
+logger = logging.getLogger("clusterconsensus.runtime")
+
+DISK_FULL_PAUSE_SECONDS = 0.5
+"""How long after a refusal for lack of space the same write is tried again; nothing was written."""
+
+LOOK_FOR_IDLE_SESSIONS_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a driver ties together; ``opening`` makes it from a directory."""
+
+    cluster: str
+    member: Member
+    settings: Settings
+    environment: Environment
+    transport: Transport
+    journal: Journal
+    replica: Replica
+    applier: Applier
+    gate: Gate
+    writer: Worker
+    reader: Worker
+    join: Callable[[str], None]
+    """Makes the id of the cluster that took this member in durable; blocks."""
+
+
+class Driver:
+    """One running member. Also the receiver of its transport and the listener of its applier.
+
+    Arguments:
+        parts: What it ties together.
+        publish: Hears every ``ParticipantEvent``; what it raises closes the participant.
+        on_commit: Hears the changes and encoded results of each entry, where they are collected.
+        failed: Is told once when trouble has stopped this driver.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        publish: Callable[[Any], None],
+        on_commit: Callable[[int, list[Any], list[bytes]], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.parts = parts
+        self._publish = publish
+        self._on_commit = on_commit
+        self._failed = failed
+        self.replica = parts.replica
+        self._local = parts.replica.local
+        self._applier = parts.applier
+        self._gate = parts.gate
+        self._clock = self._loop.time
+        self._chance = parts.environment.chance.random
+        self._wall = parts.environment.wall_seconds
+        self._inbox: list[events.Event] = []
+        self._turn_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._persists: list[effects.Persist] = []
+        self._writing = False
+        self._prepare_at = 0.0
+        self._routes: dict[Incarnation, tuple[Member, bytes]] = {}
+        """Address and header of each member of the configuration in force."""
+        self._applying = False
+        self._joining = False
+        self._leader: Incarnation | None = None
+        """Who is asked: NOBODY is this member itself, None is nobody."""
+        self._told_master = False
+        self._elections: list[asyncio.Future[None]] = []
+        self._masters: list[asyncio.Future[None]] = []
+        self._idle_sessions_at = 0.0
+        self.disk_full = False
+        self.heard_master = False
+        """Whether any master was heard, or this member was one, since the start."""
+        self.error: Exception | None = None
+        settings = parts.settings
+        self.submits = Submits(
+            settings,
+            self._clock,
+            self._send_submit,
+            self._send_open_session,
+            self.wake,
+            int(self._wall() * 1e9),
+        )
+        self.reads = ReadQuestions(settings, self._clock, self._ask_read, self.wake)
+        self.memberships = MembershipQuestions(settings, self._clock, self._ask_add, self.wake)
+        self._perform: dict[type[Any], Callable[[Any], None]] = {
+            effects.Persist: self._persists.append,
+            effects.Send: self._on_send,
+            effects.Contact: self._on_contact,
+            effects.Load: self._on_load,
+            effects.Apply: lambda effect: self._apply(),
+            effects.ReadReady: lambda effect: self.reads.on_ready(
+                effect.nonce, effect.seq, self._applier.applied
+            ),
+            effects.ReadRefused: lambda effect: self.reads.on_refused(effect.nonce),
+            effects.SubmitRefused: self._on_submit_refused,
+            effects.MembershipDone: lambda effect: self.memberships.on_reply(
+                effect.nonce, effect.refusal, effect.retryable
+            ),
+            effects.RoleChanged: self._on_role_changed,
+            effects.ConfigurationChanged: self._on_configuration_changed,
+            effects.ElectionEnded: self._on_election_ended,
+            effects.Diverged: self._on_diverged,
+            effects.Halt: self._on_halt,
+        }
+
+    # -- the turn
+
+    def start(self) -> None:
+        """Begin to take part."""
+        self._idle_sessions_at = self._clock() + LOOK_FOR_IDLE_SESSIONS_SECONDS
+        self.replica.start(self._clock(), self._chance())
+        self.wake()
+
+    def post(self, event: events.Event) -> None:
+        """Put an event into the inbox."""
+        self._inbox.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ask for a turn."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn_if_due)
+
+    def _turn_if_due(self) -> None:
+        if self._turn_due:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Take a turn now, whether or not one was asked for."""
+        self._turn_due = False
+        if self.error is not None:
+            return
+        try:
+            # Whoever waits to send does so first: what it sends to this member is in this turn.
+            if self._leader is not None:
+                self.submits.flush()
+                self.reads.flush(self._applier.applied)
+                self.memberships.flush()
+            inbox, self._inbox = self._inbox, []
+            step, now, chance = self.replica.step, self._clock(), self._chance
+            todo: list[effects.Effect] = []
+            for event in inbox:
+                todo += step(event, now, chance())
+            todo += step(events.EndOfTurn(self._wall()), now, chance())
+            perform = self._perform
+            for effect in todo:
+                perform[type(effect)](effect)
+            # Messages leave before the writer's thread wakes: the two would contend for the
+            # interpreter, and the followers' disks are on the longer way.
+            if self._persists and not self._writing:
+                self._write()
+            self._set_timer()
+        except Exception as error:
+            self.fail(error)
+
+    def _set_timer(self) -> None:
+        """One timer for everything that waits for time."""
+        soonest = min(
+            self.replica.deadline,
+            self.submits.deadline,
+            self.reads.deadline,
+            self.memberships.deadline,
+            self._idle_sessions_at,
+        )
+        if self._timer is not None:
+            if self._timer_at <= soonest:
+                return  # it rings, finds little to do, and is set anew
+            self._timer.cancel()
+        # At least a moment, so that a deadline in the past cannot keep the loop from everything.
+        self._timer_at = max(soonest, self._clock() + 0.001)
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.error is not None:
+            return
+        now = self._clock()
+        self.submits.on_tick(now)
+        self.reads.on_tick(now)
+        self.memberships.on_tick(now)
+        if now >= self._idle_sessions_at:
+            self._idle_sessions_at = now + LOOK_FOR_IDLE_SESSIONS_SECONDS
+            self._close_idle_sessions()
+        self.post(events.Tick())
+
+    def _close_idle_sessions(self) -> None:
+        if self._local.role is not Role.MASTER:
+            return
+        settings = self.parts.settings
+        before = max(self._applier.time, self._wall()) - settings.session_expiry_seconds
+        order = self._applier.sessions.idle(before, settings.max_sessions)
+        if order is not None:
+            self.post(events.CloseSessionsLocal(order))
+
+    # -- durability
+
+    def _write(self) -> None:
+        """Everything that waits becomes one write and one sync."""
+        batch = tuple(self._persists)
+        self._persists.clear()
+        self._writing = True
+        journal = self.parts.journal
+
+        def done(_: None, error: Exception | None) -> None:
+            self._writing = False
+            if self.error is not None:
+                return
+            if error is None:
+                self._set_disk_full(False, "")
+                self._inbox.append(events.Persisted(batch[-1].ticket))
+                if journal.prepare_due and self._clock() >= self._prepare_at:
+                    self._prepare()
+                self._turn()
+            elif isinstance(error, DiskFullError):
+                # Nothing was written (W2): wait for space; as master the disk timeout ends it (E9).
+                self._set_disk_full(True, str(error))
+                self._persists[:0] = batch
+                self._writing = True
+                self._loop.call_later(DISK_FULL_PAUSE_SECONDS, self._write_again)
+            else:
+                self.fail(error)
+
+        self.parts.writer.call(lambda: journal.append(batch), done)
+
+    def _prepare(self) -> None:
+        """Between two writes, make a part of the next journal file, so that none has to wait for
+        the whole of it."""
+        self._writing = True
+
+        def done(_: bool | None, error: Exception | None) -> None:
+            self._writing = False
+            if self.error is not None:
+                return
+            if isinstance(error, DiskFullError):
+                # Not yet anybody's trouble: the current file has room, and may outlast the need.
+                self._prepare_at = self._clock() + DISK_FULL_PAUSE_SECONDS
+            elif error is not None:
+                self.fail(error)
+                return
+            if self._persists:
+                self._write()
+
+        self.parts.writer.call(self.parts.journal.prepare_next, done)
+
+    def _write_again(self) -> None:
+        self._writing = False
+        if self.error is None and self._persists:
+            self._write()
+
+    def _set_disk_full(self, full: bool, detail: str) -> None:
+        if full and not self.disk_full:
+            logger.error("%s: %s", self.parts.member.id, detail)
+            self._publish(Trouble(DiskFullError.code, detail))
+        elif self.disk_full and not full:
+            logger.warning("%s: the disk has space again", self.parts.member.id)
+        self.disk_full = full
+
+    def _on_load(self, effect: effects.Load) -> None:
+        journal = self.parts.journal
+
+        def done(entries: list[Entry] | None, error: Exception | None) -> None:
+            if self.error is not None:
+                return
+            if error is not None:
+                self.fail(error)
+            else:
+                loaded = tuple(entries or ())
+                self.post(events.Loaded(effect.purpose, effect.first, loaded))
+
+        self.parts.reader.call(
+            lambda: journal.read(effect.first, effect.last, effect.max_bytes), done
+        )
+
+    # -- messages
+
+    def _on_send(self, effect: effects.Send) -> None:
+        body = encode_message(effect.message)
+        for name in effect.to:
+            self._send_body(name, body)
+
+    def _send_body(self, name: Incarnation, body: bytes) -> None:
+        route = self._routes.get(name)
+        if route is None:
+            seat = self._local.log.configuration.seat(name)
+            member = seat.member if seat is not None else self._gate.address_of(name)
+            if member is None:
+                return
+            member_id, _, disk_id = name.partition("@")
+            route = (member, self._gate.header(member_id, disk_id))
+            if seat is not None:
+                self._routes[name] = route
+        self.parts.transport.send(self.parts.cluster, route[0], (route[1], body))
+
+    def _on_contact(self, effect: effects.Contact) -> None:
+        header = self._gate.header(effect.to.id, "")
+        body = encode_message(effect.message)
+        self.parts.transport.send(self.parts.cluster, effect.to, (header, body))
+
+    def receive(self, arrived: Sequence[bytes]) -> None:
+        """Messages have come in (``Receiver``)."""
+        if self.error is not None:
+            return
+        try:
+            for data in arrived:
+                arrival = self._gate.admit(data)
+                if arrival is not None:
+                    self._take(arrival)
+            if self._turn_due:
+                self._turn()  # not one iteration of the loop later: latency counts here
+        except Exception as error:
+            self.fail(error)
+
+    def _take(self, arrival: Arrival) -> None:
+        message = arrival.message
+        if not self._gate.cluster_id and isinstance(message, messages.Accept):
+            self._join(arrival.cluster_id)
+        elif isinstance(message, messages.Identify):
+            reply = messages.Identity(message.nonce, self._gate.cluster_id)
+            self._send_body(arrival.source, encode_message(reply))
+        elif isinstance(message, messages.SubmitReply):
+            self.submits.on_reply(
+                message.attempt, message.refusal, message.outcomes, message.offset
+            )
+            self.wake()
+        elif isinstance(message, messages.SessionOpened):
+            self.submits.on_session(message.nonce, message.session)
+        elif isinstance(message, messages.ReadTell):
+            if message.granted:
+                self.reads.on_ready(message.nonce, message.seq, self._applier.applied)
+            else:
+                self.reads.on_refused(message.nonce)
+                self.wake()
+        elif isinstance(message, messages.MembershipReply):
+            self.memberships.on_reply(message.nonce, message.refusal, message.retryable)
+            self.wake()
+        else:
+            self.post(events.Received(arrival.source, message))
+
+    def _join(self, cluster_id: str) -> None:
+        """A master has taken this member in: its cluster's id is made durable first (D9, I1). The
+        master sends again what is dropped meanwhile."""
+        if self._joining:
+            return
+        self._joining = True
+
+        def done(_: None, error: Exception | None) -> None:
+            self._joining = False
+            if isinstance(error, DiskFullError):
+                self._set_disk_full(True, str(error))  # nothing was written; the master asks again
+                return
+            if error is not None:
+                self.fail(error)
+                return
+            self._gate.cluster_id = cluster_id
+            self._local.cluster_id = cluster_id
+            self._routes.clear()
+            logger.info("%s: joined cluster %s", self.parts.member.id, cluster_id)
+
+        self.parts.writer.call(lambda: self.parts.join(cluster_id), done)
+
+    def disconnected(self, member: Member) -> None:
+        """The connection to a member broke (``Receiver``)."""
+        seat = self._local.log.configuration.seat_of_id(member.id)
+        if seat is not None and self.error is None:
+            self.post(events.Disconnected(seat.incarnation))
+
+    # -- the application's calls
+
+    def _send_submit(self, to: Incarnation, attempt: int, group: messages.Group) -> None:
+        if to == NOBODY:
+            self._inbox.append(events.SubmitLocal(attempt, group))
+        else:
+            self._send_body(to, encode_message(messages.Submit(attempt, group)))
+
+    def _send_open_session(self, to: Incarnation, nonce: int) -> None:
+        if to == NOBODY:
+            self._inbox.append(events.OpenSessionLocal(nonce))
+        else:
+            self._send_body(to, encode_message(messages.OpenSession(nonce)))
+
+    def _ask_read(self, to: Incarnation, nonce: int) -> None:
+        if to == NOBODY:
+            self._inbox.append(events.ReadLocal(nonce))
+        else:
+            self._send_body(to, encode_message(messages.ReadAsk(nonce)))
+
+    def _ask_add(self, to: Incarnation, nonce: int, member: Member) -> None:
+        if to == NOBODY:
+            self._inbox.append(events.AddMemberLocal(nonce, member))
+        else:
+            message = messages.AddMember(nonce, member.id, member.address)
+            self._send_body(to, encode_message(message))
+
+    def start_election(self) -> asyncio.Future[None]:
+        """A future that is done when this member leads."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._elections = [held for held in self._elections if not held.done()]
+        self._elections.append(future)
+        self.post(events.StartElection())
+        return future
+
+    def master_known(self) -> asyncio.Future[None]:
+        """A future that is done when a master is known that serves, as far as can be seen here."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._serving_master_known():
+            future.set_result(None)
+        else:
+            self._masters = [held for held in self._masters if not held.done()]
+            self._masters.append(future)
+        return future
+
+    def _serving_master_known(self) -> bool:
+        local = self._local
+        return local.role is Role.MASTER or (not local.leads and local.master != NOBODY)
+
+    # -- what the core tells
+
+    def _on_submit_refused(self, effect: effects.SubmitRefused) -> None:
+        refusal = (
+            messages.Refusal.OVERLOADED if effect.overloaded else messages.Refusal.NOT_APPENDED
+        )
+        self.submits.on_reply(effect.attempt, refusal)
+
+    def _on_role_changed(self, effect: effects.RoleChanged) -> None:
+        level = logging.DEBUG if effect.role is Role.CANDIDATE else logging.INFO
+        logger.log(
+            level,
+            "%s: %s, ballot %s, master %s: %s",
+            self.parts.member.id,
+            effect.role,
+            effect.ballot,
+            member_id_of(effect.master) or "unknown",
+            effect.reason,
+        )
+        led = self._leader == NOBODY
+        leader: Incarnation | None = effect.master or None
+        if effect.role in (Role.MASTER, Role.PENDING_MASTER):
+            leader = NOBODY
+        changed = leader != self._leader
+        self._leader = leader
+        self.submits.on_leader(leader)
+        self.reads.on_leader(leader)
+        self.memberships.on_leader(leader)
+        if leader is not None:
+            self.heard_master = True
+            self.wake()
+        if effect.role is Role.MASTER:
+            self._told_master = True
+            self._publish(BecameMaster(effect.ballot))
+        elif led and leader != NOBODY and self._told_master:
+            self._told_master = False
+            self._publish(LostMaster(effect.reason))
+        if changed and leader != NOBODY:
+            self._publish(MasterChanged(self.master()))
+        if self._serving_master_known():
+            waiting, self._masters = self._masters, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def master(self) -> Member | None:
+        """Who leads, as far as is known here."""
+        local = self._local
+        if local.role is Role.MASTER:
+            return self.parts.member
+        if local.leads or local.master == NOBODY:
+            return None
+        seat = local.log.configuration.seat(local.master)
+        return seat.member if seat is not None else self._gate.address_of(local.master)
+
+    def _on_configuration_changed(self, effect: effects.ConfigurationChanged) -> None:
+        self._routes.clear()
+        configuration = self._local.log.configuration
+        members = ", ".join(f"{seat.id} ({seat.standing})" for seat in configuration.seats)
+        state = "committed" if effect.committed else "in force"
+        logger.info("%s: configuration %d %s: %s", self.parts.member.id, effect.seq, state, members)
+        self._publish(MembershipChanged(configuration, effect.committed))
+
+    def _on_election_ended(self, effect: effects.ElectionEnded) -> None:
+        waiting, self._elections = self._elections, []
+        for future in waiting:
+            if future.done():
+                continue
+            if effect.refusal:
+                future.set_exception(ElectionError(f"not elected: {effect.refusal}"))
+            else:
+                future.set_result(None)
+
+    def _on_diverged(self, effect: effects.Diverged) -> None:
+        detail = (
+            f"the state of member {self.parts.member.id!r} differs from the majority's at or "
+            f"before sequence {effect.seq}: its state machine is not deterministic"
+        )
+        logger.critical("%s: %s; it stops serving", self.parts.member.id, detail)
+        error = DivergedError(detail)
+        self.reads.close(error)
+        self._publish(Trouble(DivergedError.code, detail))
+
+    def _on_halt(self, effect: effects.Halt) -> None:
+        if effect.diverged:
+            raise DivergedError(effect.reason)
+        raise BrokenInvariantError(f"a rule of the protocol is broken: {effect.reason}")
+
+    # -- applying
+
+    def _apply(self) -> None:
+        if not self._applying:
+            self._applying = True
+            self._apply_slice()
+
+    def _apply_slice(self) -> None:
+        if self.error is not None:
+            return
+        local = self._local
+        before = self._applier.applied
+        try:
+            finished = self._applier.run(local.log.entry, local.apply_asked)
+        except BaseException as error:
+            self.fail(error if isinstance(error, Exception) else BrokenInvariantError(repr(error)))
+            if not isinstance(error, Exception):
+                raise
+            return
+        applied = self._applier.applied
+        if applied > before:
+            self.post(events.Applied(applied, self._applier.checksum))
+            self.reads.on_applied(applied)
+        if finished:
+            self._applying = False
+        else:
+            self._loop.call_soon(self._apply_slice)
+
+    def on_group(
+        self, seq: int, place: int, session: int, first: int, found: Sequence[bytes | None]
+    ) -> None:
+        """A group was applied (``Listener``): tell whoever waits for it."""
+        if session == self.submits.session:
+            self.submits.on_outcomes(first, found)
+        origins = self.replica.master.origins.get(seq)
+        if origins is not None:
+            origin = origins[place]
+            if origin.source != NOBODY:
+                self._reply(origin, found)
+
+    def _reply(self, origin: Origin, found: Sequence[bytes | None]) -> None:
+        """Tell another member the outcomes of its group, in messages of bounded size."""
+        limit = self.parts.settings.max_batch_bytes
+        start = size = 0
+        for place, outcome in enumerate((*found, None)):
+            last = place == len(found)
+            if last or (place > start and size + len(outcome or b"") > limit):
+                part = tuple(found[start:place])
+                reply = messages.SubmitReply(origin.attempt, messages.Refusal.NONE, part, start)
+                self._send_body(origin.source, encode_message(reply))
+                start, size = place, 0
+            size += len(outcome or b"")
+
+    def on_session(self, seq: int, owner: str, nonce: int, session: int) -> None:
+        """A session was opened (``Listener``)."""
+        if owner == self._local.name:
+            self.submits.on_session(nonce, session)
+        for origin in self.replica.master.origins.get(seq, ()):
+            if origin.source != NOBODY:
+                opened = messages.SessionOpened(nonce, session)
+                self._send_body(origin.source, encode_message(opened))
+
+    def on_entry(self, seq: int, changes: list[Any], results: list[bytes]) -> None:
+        """An entry was applied (``Listener``)."""
+        self.replica.master.origins.pop(seq, None)
+        if changes:
+            self._on_commit(seq, changes, results)
+
+    # -- endings
+
+    def fail(self, error: Exception) -> None:
+        """Stop for good because of trouble; everything that waits gets it once."""
+        if self.error is not None:
+            return
+        if not isinstance(error, ConsensusError):
+            wrapped = BrokenInvariantError(f"unexpected {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        logger.critical("%s: stopped: %s", self.parts.member.id, error, exc_info=error)
+        self._stop(error, str(error))
+        self._failed(error)
+
+    def stop(self) -> None:
+        """Stop in good order; storage and transport are the caller's to close."""
+        self._stop(ParticipantClosedError("the participant was closed"), "the participant closed")
+
+    def _stop(self, error: Exception, reason: str) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        if self._timer is not None:
+            self._timer.cancel()
+        closed = ParticipantClosedError(f"the participant has stopped: {reason}")
+        self.submits.close(closed, reason)
+        self.reads.close(closed)
+        self.memberships.close(closed)
+        for future in (*self._elections, *self._masters):
+            if not future.done():
+                future.set_exception(closed)
+        if self._told_master:
+            self._told_master = False
+            try:
+                self._publish(LostMaster(reason))
+            except Exception:
+                logger.exception("%s: the event handler failed at the end", self.parts.member.id)
