@@ -1,0 +1,338 @@
+"""Damage is detected and named, never believed; what a crash tears is no damage (W3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from clusterconsensus.consensus.effects import Persist
+from clusterconsensus.errors import DamagedError, StorageError, WrongDirectoryError
+from clusterconsensus.storage.identity import IDENTITY, open_directory
+from clusterconsensus.storage.journal import Journal
+from clusterconsensus.storage.records import (
+    HEADER_BYTES,
+    MAGIC,
+    Encoder,
+    encode_header,
+    file_seed,
+)
+from clusterconsensus.storage.recovery import Scan
+from clusterconsensus.storage.segments import segment_path
+from tests.storage.memory import MemoryFiles, Node
+from tests.storage.model import (
+    DISK,
+    PATH,
+    Expected,
+    ballot,
+    configuration,
+    entries,
+    entry,
+    make_directory,
+    open_journal,
+    read_all,
+)
+
+UNITS = (
+    Persist(1, ballot(1)),
+    Persist(2, None, None, (configuration(1), *entries(2, 3)), 1),
+    Persist(3, ballot(2), 4, entries(4, 2, 2), 3),
+    Persist(4, None, None, entries(6, 4, 2, 400), 5),
+    Persist(5, None, None, entries(10, 3, 2, 150), 9),
+)
+FIRST = segment_path(PATH, 1)
+SECOND = segment_path(PATH, 2)
+
+
+def made(*, close: bool = True) -> MemoryFiles:
+    """A disk with two segments that hold ``UNITS``, each written by itself."""
+    files = MemoryFiles()
+    make_directory(files)
+    journal = open_journal(files)
+    for unit in UNITS:
+        journal.append([unit])
+    if close:
+        journal.close(12)
+    assert sorted(name for name in files.names if "journal" in name) == [FIRST, SECOND]
+    return copy(files)
+
+
+def copy(files: MemoryFiles, change: Callable[[str, bytearray], None] | None = None) -> MemoryFiles:
+    found = MemoryFiles()
+    found.directories = set(files.directories)
+    found.durable_directories = set(files.directories)
+    for path, node in files.names.items():
+        content = bytearray(node.cached)
+        if change is not None:
+            change(path, content)
+        found.names[path] = Node(bytes(content))
+    found.durable_names = dict(found.names)
+    return found
+
+
+def contents(files: MemoryFiles) -> dict[str, bytes]:
+    return {
+        path: bytes(node.cached) for path, node in files.names.items() if not path.endswith("lock")
+    }
+
+
+def changed(files: MemoryFiles, path: str, offset: int, data: bytes) -> MemoryFiles:
+    def change(at: str, content: bytearray) -> None:
+        if at == path:
+            content[offset : offset + len(data)] = data
+
+    return copy(files, change)
+
+
+def used(files: MemoryFiles, path: str) -> int:
+    """Where the last batch of a segment ends."""
+    if path not in (FIRST, SECOND):
+        return files.size(path)
+    scan = Scan(copy(files), PATH, DISK)
+    scan.run()
+    return next(segment.used_bytes for segment in scan.segments if segment.path == path)
+
+
+@pytest.mark.timeout(120)
+def test_every_byte_flipped_is_detected_and_never_believed() -> None:
+    pristine = made()
+    files = copy(pristine)
+    expected = Expected(UNITS)
+    detected = harmless = 0
+    for path in sorted(files.names):
+        if path.endswith("lock"):
+            continue
+        node = files.names[path]
+        # Every byte up to the padding, and a sample of that.
+        end = used(files, path)
+        places = [*range(end), *range(end, len(node.cached), 61)]
+        for offset in places:
+            mask = 1 << offset % 8
+            node.cached[offset] ^= mask
+            before = contents(files)
+            try:
+                directory = open_directory(files, PATH, "shop", "a", DISK)
+                try:
+                    assert directory.identity.disk_id == DISK
+                    journal = open_journal(files)
+                finally:
+                    directory.close()
+            except (DamagedError, WrongDirectoryError):
+                detected += 1
+                assert contents(files) == before, "nothing is changed when damage is found"
+                node.cached[offset] ^= mask
+            else:
+                harmless += 1
+                assert expected.matches(journal), f"{path} {offset}"
+                # Only padding, or the note of an orderly end, which stands behind everything.
+                assert offset >= end - 200
+                files = copy(pristine)
+                node = files.names[path]
+    assert detected > 8000
+    assert harmless > 10
+
+
+def test_a_flip_in_the_last_write_looks_torn_unless_paranoid() -> None:
+    files = made(close=False)
+    end = used(files, SECOND)
+    for offset in range(end - 700, end, 7):
+        flipped = changed(files, SECOND, offset, bytes([files.read(SECOND, offset, 1)[0] ^ 4]))
+        before = contents(flipped)
+        with pytest.raises(DamagedError, match=r"paranoid"):
+            open_journal(flipped, paranoid=True)
+        assert contents(flipped) == before
+        journal = open_journal(flipped)
+        assert journal.recovered.torn is not None
+        assert Expected(UNITS[:-1]).matches(journal)
+
+
+def test_damage_names_file_offset_and_sequence() -> None:
+    files = made()
+    data = files.read(FIRST)
+    third = data.index(MAGIC, data.index(MAGIC, HEADER_BYTES + 300) + 1)
+    flipped = changed(files, FIRST, third + 20, b"\xff")
+    with pytest.raises(DamagedError) as raised:
+        open_journal(flipped)
+    text = str(raised.value)
+    assert FIRST in text
+    assert "offset " in text
+    assert "sequence " in text
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_lost_write_is_noticed(lost: int) -> None:
+    # The disk said that it was durable, and kept the zeros.
+    files = MemoryFiles()
+    make_directory(files)
+    journal = open_journal(files)
+    before = after = b""
+    for number, unit in enumerate(UNITS[:4], 1):
+        if number == lost:
+            before = files.read(FIRST)
+        journal.append([unit])
+        if number == lost:
+            after = files.read(FIRST)
+    journal.close(9)
+    start = next(place for place in range(len(before)) if before[place] != after[place])
+    end = len(after.rstrip(b"\0"))
+    damaged = changed(files, FIRST, start, before[start:end])
+    with pytest.raises(DamagedError):
+        open_journal(damaged)
+
+
+def test_a_misdirected_write_is_noticed() -> None:
+    # A good block arrives at another place, over an old one or over the padding between.
+    files = made()
+    data = files.read(FIRST)
+    for source in range(HEADER_BYTES, HEADER_BYTES + 1024, 128):
+        for target in range(HEADER_BYTES, HEADER_BYTES + 1024, 128):
+            block = data[source : source + 128]
+            if block == data[target : target + 128]:
+                continue
+            with pytest.raises(DamagedError):
+                open_journal(changed(files, FIRST, target, block))
+    with pytest.raises(DamagedError):
+        open_journal(changed(files, SECOND, 0, data))
+    same = changed(files, SECOND, HEADER_BYTES, data[HEADER_BYTES:])
+    with pytest.raises(StorageError):
+        read_all(open_journal(same, paranoid=True))
+
+
+def test_a_stale_record_at_its_own_place_does_not_continue_the_chain() -> None:
+    # Two histories that differ only in one early entry: the later record of the one, at its own
+    # offset in the other, has a good checksum of its own.
+    disks = []
+    for payload in (b"x", b"y"):
+        files = MemoryFiles()
+        make_directory(files)
+        journal = open_journal(files)
+        journal.append([Persist(1, ballot(1), None, entries(1, 1))])
+        first = used(files, FIRST)
+        journal.append([Persist(2, None, None, (entry(2, 1, payload),))])
+        second = used(files, FIRST)
+        journal.append([Persist(3, None, None, entries(3, 1))])
+        third = used(files, FIRST)
+        journal.append([Persist(4, None, None, entries(4, 1))])
+        disks.append(files)
+        assert first < second < third
+    stale = disks[1].read(FIRST, second, third - second)
+    assert stale != disks[0].read(FIRST, second, third - second)
+    with pytest.raises(DamagedError, match="does not belong there"):
+        open_journal(changed(disks[0], FIRST, second, stale))
+
+
+def test_a_torn_write_may_leave_its_end_but_not_its_beginning() -> None:
+    # Three batches of one write: the first is lost, the last is whole. Nobody was told (W3).
+    files = MemoryFiles()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(1), None, entries(1, 8))])
+    start = used(files, FIRST)
+    journal.append(
+        [
+            Persist(2, ballot(2), 5, entries(5, 1, 2)),
+            Persist(3, None, None, entries(6, 2, 2), 4),
+            Persist(4, ballot(3)),
+        ]
+    )
+    torn = changed(files, FIRST, start, bytes(60))
+    again = open_journal(torn)
+    assert again.recovered.torn is not None
+    assert again.recovered.promised == ballot(1)
+    assert read_all(again) == list(entries(1, 8))
+    # Cut off for good: nothing of it is left to come back.
+    assert used(torn, FIRST) == start
+    again.append([Persist(5, ballot(4))])
+    assert open_journal(copy(torn)).recovered.promised == ballot(4)
+
+
+def test_a_torn_write_still_proves_what_was_durable_before_it() -> None:
+    # The last write lost its trailer, yet its first record is whole and says where it began.
+    files = MemoryFiles()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(1), None, entries(1, 3))])
+    start = used(files, FIRST)
+    journal.append([Persist(2, None, None, entries(4, 2))])
+    journal.append([Persist(3, None, None, entries(6, 2))])
+    end = used(files, FIRST)
+    torn = changed(files, FIRST, end - 30, bytes(30))
+    assert open_journal(copy(torn)).recovered.last_seq == 5
+    with pytest.raises(DamagedError, match="follows sequence 3"):
+        open_journal(changed(torn, FIRST, start + 20, b"\xff"))
+
+
+def test_a_commit_hint_beyond_the_log_is_damage() -> None:
+    # C-7: the journal writes no such thing, so it is put together by hand.
+    files = MemoryFiles()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(1), None, entries(1, 3), 99)])
+    assert open_journal(copy(files)).recovered.commit_hint == 3
+    encoder = Encoder(
+        file_seed(DISK, 1), used(files, FIRST), journal._batch_number, journal._chain, 3
+    )
+    encoder.trailer(3, 7)
+    damaged = changed(files, FIRST, used(files, FIRST), b"".join(encoder.pieces))
+    with pytest.raises(DamagedError, match=r"up to 7 .* ends with sequence 3"):
+        open_journal(damaged)
+
+
+def test_a_missing_segment_is_damage() -> None:
+    files = made()
+    del files.names[FIRST]
+    with pytest.raises(DamagedError, match=r"journal-00000001\.log: is missing"):
+        open_journal(files)
+
+
+def test_a_shortened_segment_is_damage() -> None:
+    files = made()
+    del files.names[FIRST].cached[-100:]
+    with pytest.raises(DamagedError, match="by its header"):
+        open_journal(files)
+
+
+def test_segments_of_another_disk_are_refused() -> None:
+    files = made()
+    with pytest.raises(WrongDirectoryError, match=rf"{DISK}.*other"):
+        Journal.open(files, PATH, disk_id="other", segment_bytes=8192)
+
+
+def test_segments_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = made()
+    monkeypatch.setattr("clusterconsensus.storage.records.FORMAT_VERSION", 99)
+    page = encode_header(1, 8192, DISK)
+    with pytest.raises(WrongDirectoryError, match=r"version 99.*version 1"):
+        open_journal(changed(files, FIRST, 0, page))
+
+
+def test_damage_is_noticed_when_reading() -> None:
+    files = made()
+    journal = open_journal(files)
+    sixth = files.read(SECOND).index(Expected(UNITS).entries[5].payload)
+    files.names[SECOND].cached[sixth] ^= 1
+    with pytest.raises(
+        DamagedError, match=r"00000002\.log: no valid record for sequence 6 at offset"
+    ):
+        read_all(journal)
+
+
+def test_a_read_error_is_damage() -> None:
+    files = made()
+    journal = open_journal(files)
+
+    def fail(path: str, offset: int = 0, size: int | None = None) -> bytes:
+        raise OSError(5, "input/output error")
+
+    files.read = fail  # type: ignore[method-assign]  # a failing disk
+    with pytest.raises(DamagedError, match="cannot be read"):
+        journal.read(1, 5, 100)
+    with pytest.raises(DamagedError, match="input/output error"):
+        open_journal(files)
+
+
+def test_a_damaged_identity_is_refused() -> None:
+    files = made()
+    files.names[f"{PATH}/{IDENTITY}"].cached[12] ^= 1
+    with pytest.raises(DamagedError, match="identity is damaged"):
+        open_directory(files, PATH, "shop", "a", DISK)
