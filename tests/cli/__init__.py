@@ -1,0 +1,1 @@
+"""The commands: the demonstration, and the look into a directory."""
