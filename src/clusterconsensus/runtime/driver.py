@@ -145,7 +145,7 @@ class Driver:
             effects.Send: self._on_send,
             effects.Contact: self._on_contact,
             effects.Load: self._on_load,
-            effects.Apply: lambda effect: self._apply(),
+            effects.Apply: lambda effect: None,  # done at the end of the turn
             effects.ReadReady: lambda effect: self.reads.on_ready(
                 effect.nonce, effect.seq, self._applier.applied
             ),
@@ -205,9 +205,12 @@ class Driver:
             for effect in todo:
                 perform[type(effect)](effect)
             # Messages leave before the writer's thread wakes: the two would contend for the
-            # interpreter, and the followers' disks are on the longer way.
+            # interpreter, and the followers' disks are on the longer way. Applying comes last,
+            # while others' disks work.
             if self._persists and not self._writing:
                 self._write()
+            if not self._applying and self._local.apply_asked > self._applier.applied:
+                self._apply_slice()
             self._set_timer()
         except Exception as error:
             self.fail(error)
@@ -562,11 +565,6 @@ class Driver:
 
     # -- applying
 
-    def _apply(self) -> None:
-        if not self._applying:
-            self._applying = True
-            self._apply_slice()
-
     def _apply_slice(self) -> None:
         if self.error is not None:
             return
@@ -581,11 +579,11 @@ class Driver:
             return
         applied = self._applier.applied
         if applied > before:
-            self.post(events.Applied(applied, self._applier.checksum))
+            # The core hears of it in the next turn, whenever that is: nothing waits for it there.
+            self._inbox.append(events.Applied(applied, self._applier.checksum))
             self.reads.on_applied(applied)
-        if finished:
-            self._applying = False
-        else:
+        self._applying = not finished
+        if not finished:
             self._loop.call_soon(self._apply_slice)
 
     def on_group(
