@@ -270,7 +270,7 @@ def test_a_commit_hint_beyond_the_log_is_damage() -> None:
     journal.append([Persist(1, ballot(1), None, entries(1, 3), 99)])
     assert open_journal(copy(files)).recovered.commit_hint == 3
     encoder = Encoder(
-        file_seed(DISK, 1), used(files, FIRST), journal._batch_number, journal._chain, 3
+        file_seed(DISK, 1), used(files, FIRST), journal._tip.batch, journal._tip.chain, 3
     )
     encoder.trailer(3, 7)
     damaged = changed(files, FIRST, used(files, FIRST), b"".join(encoder.pieces))

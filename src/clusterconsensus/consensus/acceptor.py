@@ -125,7 +125,8 @@ class Acceptor:
             self._send_part(source, message, entries)
         else:
             self._pull = (source, message)
-            last = local.log.last_seq
+            # Only what left the memory, all of it chosen: a late answer cannot hold what was cut.
+            last = local.log.first_cached - 1
             local.effects.append(Load(source, message.first, last, local.limits.max_batch_bytes))
 
     def on_loaded(self, source: Incarnation, first: int, entries: tuple[Entry, ...]) -> bool:
@@ -178,7 +179,8 @@ class Acceptor:
         if message.ballot != self._verified_ballot:
             self._verified_ballot = message.ballot
             self._verified = 0
-            self._acked_match = -1
+            self._ack_due = False
+            self._acked_match = 0
             self._ack_round = 0
         previous = message.previous
         if previous.seq > local.commit and log.ballot_at(previous.seq) != previous.ballot:

@@ -104,13 +104,13 @@ class Election:
         alone = local.log.voters == (local.name,)
         self.deadline = local.now if alone else local.now + local.election_delay()
 
-    def on_master_heard(self) -> None:
+    def on_master_heard(self, master: Incarnation) -> None:
         """A valid accept: no reason to stand for election (R1c)."""
         local = self._local
         self._failed_prepares = 0
         self.deadline = local.now + local.election_delay()
         if self.candidacy is not None:
-            self.abandon(f"master {member_id_of(local.promised.owner)} is heard")
+            self.abandon(f"master {member_id_of(master)} is heard")
 
     def on_promised(self) -> None:
         """Another candidate was promised something: leave it time to use it."""
@@ -140,6 +140,8 @@ class Election:
                     return
                 self._fail_prepare("no majority promised in time")
                 return
+            if self.candidacy is not None:
+                self._end_request("no majority answered in time")
             self._probes_left = IMMEDIATE_PROBES
             self._probe("no master heard")
 

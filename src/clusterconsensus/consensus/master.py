@@ -47,6 +47,9 @@ from clusterconsensus.consensus.types import (
 MAX_UNSYNCED_BATCHES = 1
 """Batches of submits on their way to the own disk; what comes meanwhile gathers in the next."""
 
+GROUP_OVERHEAD_BYTES = 64
+"""What a group takes in an entry beside its body, at most."""
+
 MAX_SESSION_ORDERS = 1_024
 """Session entries that wait for a batch; the asker repeats what is dropped beyond it."""
 
@@ -136,7 +139,7 @@ class Master:
     def on_submit(self, origin: Origin, group: Group) -> None:
         """Queue a group for the next batch, or refuse it at once."""
         local = self._local
-        size = len(group.body)
+        size = len(group.body) + GROUP_OVERHEAD_BYTES
         if not local.leads:
             self._refuse(origin, Refusal.NOT_APPENDED)
         elif self._staged_bytes + self._queued_bytes + size > local.limits.max_staged_bytes:
@@ -155,12 +158,18 @@ class Master:
         if self._local.role is Role.MASTER and len(self._session_orders) < MAX_SESSION_ORDERS:
             self._session_orders.append((order, None))
 
-    def _refuse(self, origin: Origin, refusal: Refusal) -> None:
+    def _refuse(self, origin: Origin, session: int, refusal: Refusal) -> None:
+        """Say that nothing was appended; what is refused once is never taken later (X4)."""
         local = self._local
         if origin.source == NOBODY:
             overloaded = refusal is Refusal.OVERLOADED
             local.effects.append(SubmitRefused(origin.attempt, overloaded))
         else:
+            key = (origin.source, session)
+            self._refused[key] = max(origin.attempt, self._refused.get(key, 0))
+            self._refused.move_to_end(key)
+            if len(self._refused) > MAX_REFUSED_SESSIONS:
+                self._refused.popitem(last=False)
             local.send(origin.source, SubmitReply(origin.attempt, refusal))
 
     def _batch(self) -> None:
@@ -189,9 +198,10 @@ class Master:
             size = 0
             while self._queue:
                 group = self._queue[0][1]
-                if groups and size + len(group.body) > local.limits.max_batch_bytes:
+                more = len(group.body) + GROUP_OVERHEAD_BYTES
+                if groups and size + more > local.limits.max_batch_bytes:
                     break
-                size += len(group.body)
+                size += more
                 origins.append(self._queue.popleft()[0])
                 groups.append(group)
             self._queued_bytes -= size

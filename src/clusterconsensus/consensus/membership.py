@@ -78,6 +78,9 @@ class Membership:
             self._answer(origin, f"{MAX_REQUESTS} membership requests wait already", retryable=True)
         elif not any(held.origin == origin for held in self._requests):
             seconds = local.limits.request_timeout_seconds
+            if not self._next_nonce:
+                # An answer to an earlier run of this member must not fit a question of this one.
+                self._next_nonce = int(local.chance * 2**32)
             self._next_nonce += 1
             request = Request(self._next_nonce, origin, member, local.now, seconds)
             self._requests.append(request)
@@ -101,6 +104,7 @@ class Membership:
                 )
             else:
                 request.disk_id = source.partition("@")[2]
+                request.identify_at = math.inf
             return
 
     def step_down(self) -> None:
@@ -160,14 +164,13 @@ class Membership:
             )
         elif seat is not None and seat.address != member.address:
             self._end(request, f"member {member.id!r} is known at {seat.address}")
-        elif seat is not None and seat.is_voter:
-            if local.log.configuration_seq <= local.commit:
-                self._end(request, "")  # achieved, now or long ago (M6)
+        elif seat is not None and seat.is_voter and local.log.configuration_seq <= local.commit:
+            self._end(request, "")  # achieved, now or long ago (M6)
         elif local.now >= request.give_up_at:
             waits = "did not answer" if seat is None else "has not caught up yet"
             self._end(request, f"member {member} {waits}", retryable=True)
         elif seat is not None:
-            return
+            request.identify_at = math.inf
         elif not request.disk_id:
             if local.now >= request.identify_at:
                 request.identify_at = local.now + local.limits.heartbeat_seconds

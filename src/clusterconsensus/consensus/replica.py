@@ -65,8 +65,8 @@ from clusterconsensus.consensus.types import (
     member_id_of,
 )
 
-MAX_REFUSED_SESSIONS = 10_000
-"""Sessions of which the latest refused attempt is remembered, to ignore repeated messages."""
+MAX_SESSIONS_SEEN = 10_000
+"""Sessions of which the latest attempt is remembered, to ignore repeated messages."""
 
 
 class Replica:
@@ -82,7 +82,7 @@ class Replica:
         self.election = Election(local)
         self.master = Master(local)
         self.membership = Membership(local, self.master)
-        self._refused_attempts: OrderedDict[tuple[Incarnation, int], int] = OrderedDict()
+        self._attempts_seen: OrderedDict[tuple[Incarnation, int], int] = OrderedDict()
         self._halted = False
         self._events: dict[type[Any], Callable[[Any], None]] = {
             Received: self._on_received,
@@ -231,7 +231,7 @@ class Replica:
             return
         self._step_down(f"{message.ballot} leads")
         local.heard_at = local.now
-        self.election.on_master_heard()
+        self.election.on_master_heard(source)
         acceptor.on_accept(source, message)
         local.change_role(local.passive_role(), message.ballot, source, "master heard")
 
@@ -249,16 +249,17 @@ class Replica:
                 self.master.on_reject(source, message)
 
     def _on_submit(self, source: Incarnation, message: Submit) -> None:
-        """Queue or refuse; an attempt that was refused once is never taken later (X4)."""
+        """Queue or refuse, each attempt once: a repeated message is neither taken after the first
+        was refused, nor refused after the first was taken (X4). The submitter needs no second
+        answer; what it sends again has a new number."""
         group = message.group
         key = (source, group.session)
-        if message.attempt <= self._refused_attempts.get(key, 0):
+        if message.attempt <= self._attempts_seen.get(key, 0):
             return
-        if not self.local.leads:
-            self._refused_attempts[key] = message.attempt
-            self._refused_attempts.move_to_end(key)
-            if len(self._refused_attempts) > MAX_REFUSED_SESSIONS:
-                self._refused_attempts.popitem(last=False)
+        self._attempts_seen[key] = message.attempt
+        self._attempts_seen.move_to_end(key)
+        if len(self._attempts_seen) > MAX_SESSIONS_SEEN:
+            self._attempts_seen.popitem(last=False)
         self.master.on_submit(Origin(source, message.attempt), group)
 
     def _on_open_session(self, source: Incarnation, message: OpenSession) -> None:

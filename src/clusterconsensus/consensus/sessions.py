@@ -67,12 +67,12 @@ class Session:
     def acknowledge(self, below: int) -> None:
         """The owner has the outcomes of all requests below this number."""
         outcomes = self.outcomes
-        while self.acked_below < below:
-            if not outcomes:
-                self.acked_below = below
-                return
-            outcomes.pop(self.acked_below, None)
-            self.acked_below += 1
+        if below - self.acked_below > len(outcomes):
+            self.outcomes = {number: held for number, held in outcomes.items() if number >= below}
+        else:
+            for number in range(self.acked_below, below):
+                outcomes.pop(number, None)
+        self.acked_below = max(self.acked_below, below)
 
 
 class SessionTable:

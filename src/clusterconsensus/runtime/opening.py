@@ -83,7 +83,7 @@ class Opened:
         """
         parts, identity = self.parts, self.directory.identity
         local = parts.replica.local
-        if self.founding:
+        if self.founding and not local.log.last_seq:
             raise DirectoryNotEmptyError(
                 f"a cluster is being founded on directory {self.directory.path} already"
             )

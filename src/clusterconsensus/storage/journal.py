@@ -26,6 +26,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from clusterconsensus.consensus.types import Entry
 from clusterconsensus.errors import (
     BrokenInvariantError,
@@ -35,17 +37,8 @@ from clusterconsensus.errors import (
 )
 from clusterconsensus.storage.files import ZEROS, Files, WritableFile
 from clusterconsensus.storage.index import Reader
-from clusterconsensus.storage.records import (
-    CLOSED,
-    HEADER_BYTES,
-    RECORD_BYTES,
-    TRAILER_BYTES,
-    Encoder,
-    ballot_bytes,
-    entry_bytes,
-    file_seed,
-    start_bytes,
-)
+from clusterconsensus.storage.planning import Tip, Write, encode, encode_closing, plan
+from clusterconsensus.storage.records import HEADER_BYTES
 from clusterconsensus.storage.recovery import Recovered, Scan
 from clusterconsensus.storage.segments import Making, segment_path
 
@@ -54,36 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("clusterconsensus.storage")
 
-CLOSING_BYTES = 1024
-"""Kept free at the end of each segment, so that closing in good order never needs a new one."""
 SMALLEST_SEGMENT_BYTES = 2 * HEADER_BYTES
 SLICE_BYTES = 1024 * 1024
 """How much of the next segment one ``prepare_next`` makes."""
-
-
-class _Group:
-    """The units of one write, and the segment they go to (``size_bytes``, if it is to be made)."""
-
-    __slots__ = ("batches", "number", "size_bytes")
-
-    def __init__(self, number: int, size_bytes: int) -> None:
-        self.number = number
-        self.size_bytes = size_bytes
-        self.batches: list[Persist] = []
-
-
-class _Write:
-    """An encoded group, and what will be true once it is durable."""
-
-    __slots__ = ("changes", "data", "encoder", "number", "offset")
-
-    def __init__(self, number: int, offset: int, encoder: Encoder) -> None:
-        self.number = number
-        self.offset = offset
-        self.encoder = encoder
-        self.data = b""
-        # (sequence, offset of its record); offset 0: the log is cut off from the sequence on
-        self.changes: list[tuple[int, int]] = []
 
 
 class Journal:
@@ -105,13 +71,15 @@ class Journal:
         self._making: Making | None = None
         self._ready: dict[int, int] = {}
         self._sizes = {segment.number: segment.size_bytes for segment in scan.segments}
-        self._number = 0
-        self._used = HEADER_BYTES
-        self._promised = scan.promised
-        self._last_seq = scan.last_seq
-        self._commit = scan.commit_hint
-        self._batch_number = scan.number
-        self._chain = scan.chain
+        self._tip = Tip(
+            1,
+            HEADER_BYTES,
+            scan.number,
+            scan.chain,
+            scan.promised,
+            scan.last_seq,
+            scan.commit_hint,
+        )
         self._syncs = 0
         self._written_bytes = 0
         self._appended_entries = 0
@@ -169,7 +137,7 @@ class Journal:
             files.remove(f"{self._directory}/{name}")
         if not scan.segments:
             Making(files, self._directory, self._disk_id, 1, self._segment_bytes).advance()
-            self._number, self._sizes[1] = 1, self._segment_bytes
+            self._sizes[1] = self._segment_bytes
             self._file = files.open(segment_path(self._directory, 1))
             return
         tail = scan.segments[scan.tail]
@@ -193,8 +161,11 @@ class Journal:
             file.close()
             file = files.open(scan.segments[place].path)
         self._file = file
-        self._number = scan.segments[place].number
-        self._used = scan.segments[place].used_bytes
+        self._tip = msgspec.structs.replace(
+            self._tip,
+            segment=scan.segments[place].number,
+            used_bytes=scan.segments[place].used_bytes,
+        )
         self._ready = {found.number: found.size_bytes for found in scan.segments[place + 1 :]}
 
     # -- appending
@@ -214,112 +185,34 @@ class Journal:
         self._check()
         if not batches:
             return
-        groups = self._plan(batches)
+        tip = self._tip
+        room = self._sizes[tip.segment] - tip.used_bytes
+        groups = plan(tip, batches, room, self._segment_bytes, self._ready)
         try:
-            writes = self._encode(groups)
+            writes = encode(tip, groups, self._disk_id)
         except (struct.error, UnicodeError) as error:
             raise BrokenInvariantError(f"an entry cannot be written: {error}") from error
         for group in groups:
             if group.size_bytes:
-                self._make(group.number, group.size_bytes)
-        for write, group in zip(writes, groups, strict=True):
-            self._write(write, group.batches)
+                self._make(group.segment, group.size_bytes)
+        for write in writes:
+            self._write(write)
 
-    def _plan(self, batches: Sequence[Persist]) -> list[_Group]:
-        """Check that the units continue the log, and share them out among segments."""
-        promised, last_seq, commit = self._promised, self._last_seq, self._commit
-        group = _Group(self._number, 0)
-        groups = [group]
-        room = self._sizes[self._number] - self._used - CLOSING_BYTES
-        if self._used == HEADER_BYTES:
-            room -= start_bytes(promised)
-        for batch in batches:
-            before = promised
-            size = TRAILER_BYTES
-            if batch.promised is not None:
-                if batch.promised < promised:
-                    raise BrokenInvariantError(f"promise {batch.promised} after {promised} (I-5)")
-                promised = batch.promised
-                size += ballot_bytes(promised)
-            if batch.truncate_from is not None:
-                if batch.truncate_from <= commit:
-                    raise BrokenInvariantError(
-                        f"the log is cut off from {batch.truncate_from} on, though {commit} is "
-                        "known to be chosen (I-7)"
-                    )
-                last_seq = min(last_seq, batch.truncate_from - 1)
-                size += RECORD_BYTES
-            for entry in batch.entries:
-                if entry.seq != last_seq + 1:
-                    raise BrokenInvariantError(f"entry {entry.seq} after {last_seq} (I-9)")
-                last_seq = entry.seq
-                size += entry_bytes(entry)
-            commit = max(commit, min(batch.commit, last_seq))
-            if size > room:
-                start = start_bytes(before)
-                fixed = HEADER_BYTES + start + CLOSING_BYTES
-                # A segment without a single write is not left behind but made anew, larger.
-                unused = not group.size_bytes and self._used == HEADER_BYTES and not group.batches
-                number = group.number if unused else group.number + 1
-                group = _Group(number, max(self._segment_bytes, fixed + size))
-                groups.append(group)
-                # A segment made earlier for a larger unit stays as large as it is.
-                group.size_bytes = max(group.size_bytes, self._ready.get(group.number, 0))
-                room = group.size_bytes - fixed
-            group.batches.append(batch)
-            room -= size
-        return groups if groups[0].batches else groups[1:]
-
-    def _encode(self, groups: Sequence[_Group]) -> list[_Write]:
-        promised, last_seq, commit = self._promised, self._last_seq, self._commit
-        number, chain = self._batch_number, self._chain
-        synced_seq = last_seq
-        writes: list[_Write] = []
-        for group in groups:
-            offset = HEADER_BYTES if group.size_bytes else self._used
-            seed = file_seed(self._disk_id, group.number)
-            encoder = Encoder(seed, offset, number, chain, synced_seq)
-            write = _Write(group.number, offset, encoder)
-            changes = write.changes
-            if offset == HEADER_BYTES:
-                encoder.start(promised, last_seq)
-            for batch in group.batches:
-                if batch.promised is not None and batch.promised != promised:
-                    promised = batch.promised
-                    encoder.promise(promised)
-                if batch.truncate_from is not None and batch.truncate_from <= last_seq:
-                    last_seq = batch.truncate_from - 1
-                    changes.append((batch.truncate_from, 0))
-                    encoder.truncate(batch.truncate_from)
-                for entry in batch.entries:
-                    changes.append((entry.seq, encoder.offset))
-                    encoder.entry(entry)
-                if batch.entries:
-                    last_seq = batch.entries[-1].seq
-                # A hint may run ahead of the log only until the missing entries come: kept within
-                # it, a hint beyond the log is always a sign of damage (C-7).
-                commit = max(commit, min(batch.commit, last_seq))
-                encoder.trailer(last_seq, commit)
-            write.data = b"".join(encoder.pieces)
-            encoder.pieces.clear()
-            number, chain, synced_seq = encoder.number, encoder.chain, last_seq
-            writes.append(write)
-        return writes
-
-    def _write(self, write: _Write, batches: Sequence[Persist]) -> None:
+    def _write(self, write: Write) -> None:
         """One write and one sync; then, and only then, it has happened."""
+        path = segment_path(self._directory, write.segment)
         try:
-            if write.number != self._number or self._file is None:
+            if write.segment != self._tip.segment or self._file is None:
                 if self._file is not None:
                     self._file.close()
-                self._file = self._files.open(segment_path(self._directory, write.number))
+                self._file = self._files.open(path)
             self._file.pwrite(write.data, write.offset)
             self._file.datasync()
         except BaseException as error:
             # Even after an interrupt: how much was written is not known.
             poisoned = self._poisoned(
-                f"{segment_path(self._directory, write.number)}: writing {len(write.data)} bytes "
-                f"at offset {write.offset} failed: {str(error) or type(error).__name__}"
+                f"{path}: writing {len(write.data)} bytes at offset {write.offset} failed: "
+                f"{str(error) or type(error).__name__}"
             )
             if isinstance(error, OSError):
                 raise poisoned from error
@@ -327,20 +220,12 @@ class Journal:
         with self._lock:
             for seq, offset in write.changes:
                 if offset:
-                    self._index.add(seq, write.number, offset)
+                    self._index.add(seq, write.segment, offset)
+                    self._appended_entries += 1
                 else:
                     self._index.truncate(seq)
-            self._ready.pop(write.number, None)
-            self._number = write.number
-            self._used = write.offset + len(write.data)
-            for batch in batches:
-                if batch.promised is not None:
-                    self._promised = batch.promised
-                self._appended_entries += len(batch.entries)
-                self._last_seq = self._index.last_seq
-                self._commit = max(self._commit, min(batch.commit, self._last_seq))
-            self._batch_number = write.encoder.number
-            self._chain = write.encoder.chain
+            self._ready.pop(write.segment, None)
+            self._tip = write.after
             self._syncs += 1
             self._written_bytes += len(write.data)
 
@@ -350,8 +235,8 @@ class Journal:
     def prepare_due(self) -> bool:
         """Whether ``prepare_next`` has something to do. Cheap, and may be asked in any thread: an
         answer that is just out of date does no harm."""
-        number = self._number
-        return number + 1 not in self._ready and self._used * 4 >= self._sizes[number]
+        tip = self._tip
+        return tip.segment + 1 not in self._ready and tip.used_bytes * 4 >= self._sizes[tip.segment]
 
     def prepare_next(self) -> bool:
         """Make a part of the next segment, if the current one is getting used; True when there is
@@ -366,10 +251,9 @@ class Journal:
             StoragePoisonedError: a write or sync failed.
         """
         self._check()
-        number = self._number + 1
         if not self.prepare_due:
             return False
-        return not self._advance(number, self._segment_bytes, SLICE_BYTES)
+        return not self._advance(self._tip.segment + 1, self._segment_bytes, SLICE_BYTES)
 
     def _make(self, number: int, size_bytes: int) -> None:
         if self._ready.get(number, 0) < size_bytes:
@@ -395,7 +279,7 @@ class Journal:
             return False
         with self._lock:
             self._ready[number] = self._sizes[number] = making.size_bytes
-        if number == self._number and self._file is not None:
+        if number == self._tip.segment and self._file is not None:
             self._file.close()  # it has been replaced
             self._file = None
         return True
@@ -426,9 +310,9 @@ class Journal:
                 "segments": len(self._sizes),
                 "allocated_bytes": sum(self._sizes.values()),
                 "segments_ready": len(self._ready),
-                "segment_used_bytes": self._used,
-                "batches": self._batch_number,
-                "last_sequence": self._last_seq,
+                "segment_used_bytes": self._tip.used_bytes,
+                "batches": self._tip.batch,
+                "last_sequence": self._tip.last_seq,
                 "index_points": len(self._index),
                 "syncs": self._syncs,
                 "appended_entries": self._appended_entries,
@@ -452,15 +336,7 @@ class Journal:
             return
         try:
             if not self._poison:
-                commit = max(self._commit, min(commit, self._last_seq))
-                seed = file_seed(self._disk_id, self._number)
-                encoder = Encoder(seed, self._used, self._batch_number, self._chain, self._last_seq)
-                if self._used == HEADER_BYTES:
-                    encoder.start(self._promised, self._last_seq)
-                encoder.trailer(self._last_seq, commit, CLOSED)
-                write = _Write(self._number, self._used, encoder)
-                write.data = b"".join(encoder.pieces)
-                self._write(write, ())
+                self._write(encode_closing(self._tip, commit, self._disk_id))
         finally:
             self._closed = True
             if self._making is not None:
