@@ -345,12 +345,15 @@ class Participant(Generic[StateT]):
                 (``read_timeout_seconds`` by default).
         """
         seconds = self._settings.read_timeout_seconds if timeout is None else timeout
-        future = self._serving().start_election()
+        driver = self._serving()
         try:
             async with asyncio.timeout(seconds):
-                await future
+                await driver.start_election()
+                await driver.master_known()  # until its first own entry is committed (E8)
         except TimeoutError:
             raise ElectionError(f"no election was won or lost in {seconds} s") from None
+        if not self.is_master:
+            raise ElectionError("the election was won, and the mastership lost again")
 
     async def ping_master(self, timeout: float | None = None) -> float:
         """Prove by a round trip that a master leads a quorum now; returns how many seconds it took.

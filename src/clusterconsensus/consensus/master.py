@@ -158,18 +158,12 @@ class Master:
         if self._local.role is Role.MASTER and len(self._session_orders) < MAX_SESSION_ORDERS:
             self._session_orders.append((order, None))
 
-    def _refuse(self, origin: Origin, session: int, refusal: Refusal) -> None:
-        """Say that nothing was appended; what is refused once is never taken later (X4)."""
+    def _refuse(self, origin: Origin, refusal: Refusal) -> None:
         local = self._local
         if origin.source == NOBODY:
             overloaded = refusal is Refusal.OVERLOADED
             local.effects.append(SubmitRefused(origin.attempt, overloaded))
         else:
-            key = (origin.source, session)
-            self._refused[key] = max(origin.attempt, self._refused.get(key, 0))
-            self._refused.move_to_end(key)
-            if len(self._refused) > MAX_REFUSED_SESSIONS:
-                self._refused.popitem(last=False)
             local.send(origin.source, SubmitReply(origin.attempt, refusal))
 
     def _batch(self) -> None:

@@ -25,7 +25,8 @@ class Progress:
         """The highest round it acknowledged."""
         self.contact_at = now
         """When that round was sent; the start of the mastership until then."""
-        self._sent = False
+        self._probe: tuple[int, int] | None = None
+        """What was sent while probing: its last sequence and its size in bytes."""
         self._inflight: deque[tuple[int, int]] = deque()
         self._inflight_bytes = 0
 
@@ -34,7 +35,7 @@ class Progress:
         if self.loading:
             return False
         if self.probing:
-            return not self._sent
+            return self._probe is None
         return (
             len(self._inflight) < limits.window_messages
             and self._inflight_bytes < limits.window_bytes
@@ -43,7 +44,7 @@ class Progress:
     def on_sent(self, last_seq: int, size_bytes: int) -> None:
         """Entries up to ``last_seq`` have left."""
         if self.probing:
-            self._sent = True
+            self._probe = (last_seq, size_bytes)
             return
         self.next = last_seq + 1
         self._inflight.append((last_seq, size_bytes))
@@ -53,6 +54,13 @@ class Progress:
         """It verified what was sent, and holds everything up to ``match``."""
         self.match = max(self.match, match)
         self.probing = False
+        if self._probe is not None:
+            # Taken to have arrived too, though not yet to be durable: if it did not, the next
+            # heartbeat, which stands behind it, meets a gap.
+            self.next = self._probe[0] + 1
+            self._inflight.append(self._probe)
+            self._inflight_bytes += self._probe[1]
+            self._probe = None
         self.next = max(self.next, self.match + 1)
         while self._inflight and self._inflight[0][0] <= self.match:
             self._inflight_bytes -= self._inflight.popleft()[1]
@@ -71,6 +79,6 @@ class Progress:
         self.next = next_seq
         self.probing = True
         self.loading = False
-        self._sent = False
+        self._probe = None
         self._inflight.clear()
         self._inflight_bytes = 0

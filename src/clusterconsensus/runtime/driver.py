@@ -110,6 +110,7 @@ class Driver:
         self._wall = parts.environment.wall_seconds
         self._inbox: list[events.Event] = []
         self._turn_due = False
+        self._receiving = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._persists: list[effects.Persist] = []
@@ -178,7 +179,8 @@ class Driver:
         """Ask for a turn."""
         if not self._turn_due:
             self._turn_due = True
-            self._loop.call_soon(self._turn_if_due)
+            if not self._receiving:
+                self._loop.call_soon(self._turn_if_due)
 
     def _turn_if_due(self) -> None:
         if self._turn_due:
@@ -362,11 +364,13 @@ class Driver:
         """Messages have come in (``Receiver``)."""
         if self.error is not None:
             return
+        self._receiving = True
         try:
             for data in arrived:
                 arrival = self._gate.admit(data)
                 if arrival is not None:
                     self._take(arrival)
+            self._receiving = False
             if self._turn_due:
                 self._turn()  # not one iteration of the loop later: latency counts here
         except Exception as error:

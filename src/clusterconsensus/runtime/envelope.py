@@ -70,7 +70,8 @@ class Gate:
         self.dropped: Counter[str] = Counter()
         self._cluster_id = cluster_id
         self._packed: dict[tuple[str, str], bytes] = {}
-        self._known: dict[bytes, Header] = {}
+        self._trusted: dict[bytes, tuple[Incarnation, Member]] = {}
+        """Headers that were found good for any message, and whom they name."""
         self._logged: set[str] = set()
         self._addresses: dict[Incarnation, Member] = {}
 
@@ -82,6 +83,7 @@ class Gate:
     def cluster_id(self, value: str) -> None:
         self._cluster_id = value
         self._packed.clear()
+        self._trusted.clear()
 
     def address_of(self, name: Incarnation) -> Member | None:
         """Where a member outside the configuration was last heard from."""
@@ -111,18 +113,20 @@ class Gate:
         """Decode and check one message; None if it is to be dropped."""
         size = int.from_bytes(data[:2], "big")
         packed = data[2 : 2 + size]
-        header = self._known.get(packed)
+        trusted = self._trusted.get(packed)
         try:
-            if header is None:
-                header = _decode_header(packed)
-                if len(self._known) >= MAX_KNOWN_HEADERS:
-                    self._known.clear()
-                self._known[packed] = header
+            header = _decode_header(packed) if trusted is None else None
             message = _decode_message(memoryview(data)[2 + size :])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             # Text that is none, and nesting without end, come out of msgspec as they are.
             self._drop("garbled", f"a message does not decode: {error}")
             return None
+        if trusted is not None:
+            return Arrival(trusted[0], trusted[1], self._cluster_id, message)
+        return None if header is None else self._check(packed, header, message)
+
+    def _check(self, packed: bytes, header: Header, message: Message) -> Arrival | None:
+        """Judge a header that was not seen before, or that does not speak for every message."""
         sender = f"{header.source_id!r} at {header.source_address}"
         if header.version != VERSION:
             self._drop("version", f"{sender} speaks version {header.version}, not {VERSION}")
@@ -147,6 +151,14 @@ class Gate:
             if len(self._addresses) >= MAX_KNOWN_ADDRESSES:
                 self._addresses.clear()
             self._addresses[source] = address
+        if (
+            self._cluster_id
+            and header.cluster_id == self._cluster_id
+            and header.to_id == self.member.id
+        ):
+            if len(self._trusted) >= MAX_KNOWN_HEADERS:
+                self._trusted.clear()
+            self._trusted[packed] = (source, address)
         return Arrival(source, address, header.cluster_id, message)
 
     def _same_cluster(self, header: Header, message: Message) -> bool:

@@ -11,8 +11,8 @@ own sake: an idle peer that is gone costs nothing. After a failure the next dial
 doubling to 2 s, times a random factor. A connection that lasted a second clears that, and so does
 a hello from the peer itself: it is evidently alive.
 
-**Latency.** The first message of a loop turn is written at once: one system call, no detour.
-Further messages in the same turn gather in the queue and leave together in the next one.
+**Latency.** While nothing waits, a message is written at once: one system call, no detour through
+another turn of the loop. The members send each peer about one message a turn anyway.
 
 **Limits.** Above a high-water mark of the connection's write buffer messages stay in the queue
 (``outbox``), which drops its oldest when it is full. Messages that waited ``STALE_SECONDS`` for a
@@ -101,8 +101,7 @@ class Peer:
         self._outbox = Outbox(environment.settings.peer_queue_bytes, environment.counters)
         self._state = State.IDLE
         self._direct = False
-        """READY, not paused, nothing waits, and nothing was written in this turn of the loop."""
-        self._gathering = False
+        """READY, not paused, and nothing waits."""
         self._paused = False
         self._finishing = False
         self._connection: DialedConnection | None = None
@@ -182,10 +181,7 @@ class Peer:
         header = HEADER.pack(size, crc, number)
         connection = self._connection
         if self._direct and connection is not None:
-            self._direct = False
-            self._gathering = True
             connection.transport.write(b"".join((header, *parts)))
-            self._loop.call_soon(self._turn_over)
             self._counters.messages_sent += 1
             self._counters.bytes_sent += size
             return
@@ -211,11 +207,6 @@ class Peer:
         if self._state is State.IDLE:
             self._dial_when_due()
 
-    def _turn_over(self) -> None:
-        self._gathering = False
-        if self._state is State.READY:
-            self._flush()
-
     def _flush(self) -> None:
         """Write what waits until the connection has enough."""
         connection, outbox = self._connection, self._outbox
@@ -223,7 +214,7 @@ class Peer:
             return
         while outbox and (not self._paused or self._finishing):
             connection.transport.write(outbox.take())
-        self._direct = not (outbox or self._paused or self._gathering)
+        self._direct = not (outbox or self._paused)
 
     def _write(self, frames: bytes) -> None:
         """Write control frames, ahead of whatever waits."""
@@ -336,7 +327,7 @@ class Peer:
 
     def flush_after_read(self) -> None:
         """All that came in one piece is handled; send what waited for it."""
-        if self._state is State.READY and not self._gathering:
+        if self._state is State.READY:
             if self._finishing:
                 self.finish()
             else:
