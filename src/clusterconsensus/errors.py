@@ -15,6 +15,7 @@
     │   └── NotReadyError          this member has not heard from a master yet
     ├── ElectionError              this member did not become master
     ├── MembershipError            a membership change is refused
+    │   └── MembershipPendingError it was not achieved in time, and may still be
     ├── SettingsError              settings that contradict themselves
     ├── StorageError               the directory or the disk
     │   ├── DirectoryInUseError    another process holds the directory
@@ -153,6 +154,14 @@ class MembershipError(ConsensusError):
     code = "membership"
 
 
+class MembershipPendingError(MembershipError):
+    """A membership change was not achieved in time, and may still be. Asking again is harmless."""
+
+    code = "membership_pending"
+    retryable = True
+    outcome = Outcome.UNKNOWN
+
+
 class SettingsError(ConsensusError, ValueError):
     """Settings that contradict themselves; the message holds the offending numbers."""
 
@@ -224,6 +233,8 @@ class BrokenInvariantError(ConsensusError):
 
 
 class DivergedError(BrokenInvariantError):
-    """This member's state machine computed something else than the majority's (R9)."""
+    """This member's state machine computed something else than the majority's (R9). What is asked
+    of such a member is not done."""
 
     code = "diverged"
+    outcome = Outcome.NOT_APPLIED

@@ -38,6 +38,7 @@ from clusterconsensus.runtime.status import (
     LostMaster,
     ParticipantEvent,
     Status,
+    Trouble,
 )
 from clusterconsensus.settings import Settings
 from clusterconsensus.state import Codec, State
@@ -100,12 +101,18 @@ class Participant(Generic[StateT]):
         for method in ("apply", "snapshot", "install"):
             if not callable(getattr(state, method, None)):
                 raise SettingsError(f"the state {type(state).__name__} has no method {method!r}")
+        self._settings = (settings or Settings()).validate()
+        if transport.max_message_bytes < self._settings.max_message_bytes:
+            raise SettingsError(
+                f"the transport carries messages of {transport.max_message_bytes} bytes; "
+                f"max_message_bytes is {self._settings.max_message_bytes}: give the transport the "
+                "same settings"
+            )
         self._cluster = cluster
         self._member = member
         self._state = state
         self._directory = os.fspath(directory)
         self._transport = transport
-        self._settings = (settings or Settings()).validate()
         self._codec = codec or MsgpackCodec()
         self._handler = event_handler or EventHandler()
         self._environment = environment or Environment()
@@ -592,8 +599,10 @@ class _Subscriber:
         self._events: deque[ParticipantEvent] = deque(maxlen=limit)
         self._arrived = asyncio.Event()
         self._ended = False
+        self._dropped = 0
 
     def put(self, event: ParticipantEvent) -> None:
+        self._dropped += len(self._events) == self._events.maxlen
         self._events.append(event)
         self._arrived.set()
 
@@ -607,6 +616,10 @@ class _Subscriber:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        if self._dropped:
+            detail = f"{self._dropped} events were dropped: their reader was too slow (max_events)"
+            self._dropped = 0
+            return Trouble("events_dropped", detail)
         return self._events.popleft()
 
 

@@ -72,8 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     apply_slice_seconds: float = 0.01
     """After this long in ``State.apply`` the loop gets a turn, so that heartbeats go out."""
     max_events: int = 1_000
-    """Events that wait for one reader of ``events()``; beyond it the oldest are dropped and
-    counted."""
+    """Events that wait for one reader of ``events()``; beyond it the oldest are dropped, and
+    a ``Trouble`` event says how many."""
     segment_bytes: int = 16 * MIB
     """The size of one journal file; allocated ahead."""
     paranoid: bool = False

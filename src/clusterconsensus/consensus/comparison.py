@@ -26,7 +26,8 @@ class Comparison:
         self._local = local
         self._own: dict[int, int] = {}
         self._order: deque[int] = deque()
-        self._agreeing: set[Incarnation] = set()
+        self._agreeing: dict[Incarnation, int] = {}
+        """Up to which sequence a member agreed."""
         self._differing: dict[Incarnation, Quarantine] = {}
 
     def clear(self) -> None:
@@ -49,10 +50,10 @@ class Comparison:
         if own is None:
             return
         if own == message.checksum:
-            self._agreeing.add(source)
+            self._agreeing[source] = max(message.applied, self._agreeing.get(source, 0))
             self._differing.pop(source, None)
         else:
-            self._agreeing.discard(source)
+            self._agreeing.pop(source, None)
             self._differing[source] = Quarantine(ballot, message.applied, own, message.checksum)
 
     @property
@@ -64,7 +65,10 @@ class Comparison:
         """Once every reachable voter has reported, say who is wrong."""
         local = self._local
         voters = local.log.voters
-        reported = self._agreeing | self._differing.keys()
+        # The checksum is a chain: who agrees at or behind a sequence agrees at it.
+        since = min(finding.seq for finding in self._differing.values())
+        agreeing = {name for name, seq in self._agreeing.items() if seq >= since}
+        reported = agreeing | self._differing.keys()
         if any(voter in reachable and voter not in reported for voter in voters):
             return
         against = [voter for voter in voters if voter in self._differing]

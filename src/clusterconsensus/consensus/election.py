@@ -132,6 +132,10 @@ class Election:
             self.deadline = math.inf if local.leads else local.now + local.election_delay()
             return
         if local.now >= self.deadline:
+            if local.disk_waits_seconds() > local.limits.disk_timeout_seconds:
+                # Its promise could not become durable, and yet would turn it from the master (E9).
+                self.deadline = local.now + local.election_delay()
+                return
             if self.candidacy is not None and self.candidacy.phase is not Phase.PROBING:
                 recent = local.now - self.candidacy.progress_at
                 if recent < local.limits.election_timeout_seconds:

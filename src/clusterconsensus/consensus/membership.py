@@ -43,6 +43,7 @@ class Request:
         self.nonce = nonce
         self.origin = origin
         self.member = member
+        self.began_at = now
         self.give_up_at = now + seconds
         self.identify_at = -math.inf
         self.disk_id = ""
@@ -165,18 +166,37 @@ class Membership:
         elif seat is not None and seat.address != member.address:
             self._end(request, f"member {member.id!r} is known at {seat.address}")
         elif seat is not None and seat.is_voter and local.log.configuration_seq <= local.commit:
-            self._end(request, "")  # achieved, now or long ago (M6)
+            self._confirm(request, seat)
         elif local.now >= request.give_up_at:
             waits = "did not answer" if seat is None else "has not caught up yet"
             self._end(request, f"member {member} {waits}", retryable=True)
         elif seat is not None:
             request.identify_at = math.inf
         elif not request.disk_id:
-            if local.now >= request.identify_at:
-                request.identify_at = local.now + local.limits.heartbeat_seconds
-                local.effects.append(Contact(member, Identify(request.nonce)))
+            self._identify(request)
         elif self._may_append():
             self._append(Seat(member.id, request.disk_id, member.address, Standing.LEARNER, True))
+
+    def _confirm(self, request: Request, seat: Seat) -> None:
+        """The member is a voter, now or long ago (M6). Whether it still has the disk it had then is
+        known of one that is heard meanwhile; another one is asked, for a while."""
+        local = self._local
+        patience = local.limits.election_timeout_seconds
+        if (
+            request.disk_id
+            or self._master.heard_within(seat.incarnation, local.now - request.began_at)
+            or local.now >= request.began_at + patience
+        ):
+            self._end(request, "")
+        else:
+            self._identify(request)
+
+    def _identify(self, request: Request) -> None:
+        """Ask who answers at the member's address, now and then."""
+        local = self._local
+        if local.now >= request.identify_at:
+            request.identify_at = local.now + local.limits.heartbeat_seconds
+            local.effects.append(Contact(request.member, Identify(request.nonce)))
 
     def _append(self, seat: Seat) -> None:
         log = self._local.log

@@ -52,6 +52,7 @@ from clusterconsensus.consensus.messages import (
     Reject,
     Submit,
 )
+from clusterconsensus.consensus.sessions import is_well_formed
 from clusterconsensus.consensus.types import (
     NOBODY,
     Ballot,
@@ -253,6 +254,8 @@ class Replica:
         was refused, nor refused after the first was taken (X4). The submitter needs no second
         answer; what it sends again has a new number."""
         group = message.group
+        if not is_well_formed(group):
+            return
         key = (source, group.session)
         if message.attempt <= self._attempts_seen.get(key, 0):
             return

@@ -29,6 +29,15 @@ encode_requests = msgspec.msgpack.Encoder().encode
 decode_requests = msgspec.msgpack.Decoder(list[Request]).decode
 
 
+def is_well_formed(group: Group) -> bool:
+    """Whether a group that came from a peer holds what it says, so that it can be applied."""
+    try:
+        held = len(decode_requests(group.body))
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return held == group.count > 0 and 0 <= group.acked_below <= group.first
+
+
 class NewSession(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """Open a session for ``owner``. The same nonce again opens none; another nonce, from a later
     start of the same member, replaces its earlier session."""

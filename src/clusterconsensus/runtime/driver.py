@@ -131,6 +131,7 @@ class Driver:
         """Whether any master was heard, or this member was one, since the start."""
         self.error: Exception | None = None
         settings = parts.settings
+        first_number = 1 + parts.environment.chance.getrandbits(48)
         self.submits = Submits(
             settings,
             self._clock,
@@ -138,9 +139,12 @@ class Driver:
             self._send_open_session,
             self.wake,
             int(self._wall() * 1e9),
+            first_number,
         )
-        self.reads = ReadQuestions(settings, self._clock, self._ask_read, self.wake)
-        self.memberships = MembershipQuestions(settings, self._clock, self._ask_add, self.wake)
+        self.reads = ReadQuestions(settings, self._clock, self._ask_read, self.wake, first_number)
+        self.memberships = MembershipQuestions(
+            settings, self._clock, self._ask_add, self.wake, first_number
+        )
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             effects.Persist: self._persists.append,
             effects.Send: self._on_send,
@@ -617,6 +621,8 @@ class Driver:
 
     def on_session(self, seq: int, owner: str, nonce: int, session: int) -> None:
         """A session was opened (``Listener``)."""
+        if len(self._applier.sessions) > self.parts.settings.max_sessions:
+            self._idle_sessions_at = self._clock()
         if owner == self._local.name:
             self.submits.on_session(nonce, session)
         for origin in self.replica.master.origins.get(seq, ()):

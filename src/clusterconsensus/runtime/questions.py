@@ -15,6 +15,7 @@ from clusterconsensus.consensus.types import Incarnation, Member
 from clusterconsensus.errors import (
     ConsensusError,
     MembershipError,
+    MembershipPendingError,
     NoMasterError,
     OverloadedError,
     ReadFailedError,
@@ -44,6 +45,8 @@ class ReadQuestions:
         clock: Seconds, as the event loop counts them.
         ask: Sends a question to a member under a number.
         wake: Asks for a turn.
+        first_number: Where the numbers of questions begin; another one in each run of a member, so
+            that a late answer to an earlier run fits no question of this one (C-25).
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ReadQuestions:
         clock: Callable[[], float],
         ask: Callable[[Incarnation, int], None],
         wake: Callable[[], None],
+        first_number: int = 1,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -62,7 +66,7 @@ class ReadQuestions:
         self._new_seconds = self._new_deadline = math.inf
         self._asked: dict[int, Reading] = {}
         self._ready: deque[tuple[int, Reading]] = deque()
-        self._next_nonce = 1
+        self._next_nonce = first_number
         self._leader: Incarnation | None = None
         self._count = 0
 
@@ -207,13 +211,14 @@ class MembershipQuestions:
         clock: Callable[[], float],
         ask: Callable[[Incarnation, int, Member], None],
         wake: Callable[[], None],
+        first_number: int = 1,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._ask = ask
         self._wake = wake
         self._waiting: dict[int, Adding] = {}
-        self._next_nonce = 1
+        self._next_nonce = first_number
         self._leader: Incarnation | None = None
 
     def add(self, member: Member, timeout: float | None) -> asyncio.Future[None]:
@@ -278,7 +283,7 @@ class MembershipQuestions:
         if self._leader is None:
             return NoMasterError(f"no master in time to add member {adding.member}")
         why = adding.last_refusal or "the master did not answer"
-        return MembershipError(
+        return MembershipPendingError(
             f"member {adding.member} is not a voter yet: {why}; it may still become one, and "
             "adding it again is harmless"
         )

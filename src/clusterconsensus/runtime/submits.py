@@ -74,6 +74,8 @@ class Submits:
         open_session: Asks a member for a session with a nonce.
         wake: Asks for a turn.
         nonce: Grows from one start of this member to the next.
+        first_attempt: Where the numbers of attempts begin; another one in each run of a member, so
+            that a late reply to an earlier run fits no attempt of this one (X4).
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Submits:
         open_session: Callable[[Incarnation, int], None],
         wake: Callable[[], None],
         nonce: int,
+        first_attempt: int = 1,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -99,7 +102,7 @@ class Submits:
         self._attempts: dict[int, Attempt] = {}
         self._attempt_of: dict[int, int] = {}
         self._next_number = 1
-        self._next_attempt = 1
+        self._next_attempt = first_attempt
         self._next_deadline = math.inf
         self._resend_at = math.inf
         self._leader: Incarnation | None = None

@@ -60,6 +60,8 @@ MAX_REPLY_BYTES = 64 * 1024
 """Answers that a peer does not read; beyond it the connection is dropped."""
 BACKLOG = 128
 """Connections that the system keeps for us until the loop accepts them."""
+ITERATIONS_OF_AN_ACCEPT = 3
+"""Iterations of the event loop from an accepted socket to ``connection_made``."""
 
 
 class Inlet:
@@ -93,6 +95,7 @@ class Acceptor:
         self.holders: dict[tuple[str, str], AcceptedConnection] = {}
         """By cluster and member id: the connection on which that member spoke last."""
         self._hosts: dict[str, int] = {}
+        self.stopped = False
         self._server: asyncio.Server | None = None
         self._emptied: asyncio.Future[None] | None = None
 
@@ -118,8 +121,13 @@ class Acceptor:
 
     async def stop(self) -> None:
         """Stop to listen and drop every connection; returns when all are gone."""
+        self.stopped = True
         if self._server is not None:
             self._server.close()
+            # The loop makes a connection over several of its iterations. Those that were accepted
+            # just before the close are met here, or drop themselves (``connection_made``).
+            for _ in range(ITERATIONS_OF_AN_ACCEPT):
+                await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.drop()
         if self.connections:
@@ -203,6 +211,8 @@ class AcceptedConnection(asyncio.BufferedProtocol):
             self._counters.turned_away += 1
             self._environment.complaints.warn(self.host, "crowd", f"is turned away: {reason}")
             self._refuse(reason)
+        if self._acceptor.stopped:
+            self.drop()
 
     # Reading
 

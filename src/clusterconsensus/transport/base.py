@@ -48,6 +48,12 @@ class Transport(Protocol):
         """
         ...
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest message it carries. A participant refuses a transport that carries less than
+        its own ``max_message_bytes``."""
+        ...
+
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name: frames sent, dropped, refused and why."""
         ...

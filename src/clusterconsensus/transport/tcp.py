@@ -177,6 +177,11 @@ class TcpTransport:
                 return
         channel.peer.send(channel, parts)
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest message, in bytes, from the settings of this transport."""
+        return self._settings.max_message_bytes
+
     def statistics(self) -> dict[str, int]:
         """Counters since the transport was made (see ``common.Counters``), and how many of each
         are there now: ``now_listening``, ``now_connected``, ``now_accepted``, ``now_queued_bytes``.

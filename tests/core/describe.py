@@ -1,0 +1,157 @@
+"""Messages and entries in one line each, for stories and failing schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from clusterconsensus.consensus.messages import (
+    Accept,
+    Accepted,
+    AddMember,
+    Group,
+    Identify,
+    Identity,
+    MembershipReply,
+    Message,
+    OpenSession,
+    Prepare,
+    Probe,
+    ProbeReply,
+    Promise,
+    PromisePart,
+    PromisePull,
+    Quarantine,
+    ReadAsk,
+    ReadTell,
+    Refusal,
+    Reject,
+    SessionOpened,
+    Submit,
+    SubmitReply,
+)
+from clusterconsensus.consensus.sessions import (
+    CloseSessions,
+    decode_groups,
+    decode_requests,
+    decode_session_order,
+)
+from clusterconsensus.consensus.types import (
+    Configuration,
+    Entry,
+    EntryKind,
+    member_id_of,
+)
+from tests.core.member import Done, Opened
+
+decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
+
+
+def describe_entry(entry: Entry, told: Sequence[Done | Opened] = ()) -> str:
+    """``5@2:a x=1``; with what came of it where it was applied."""
+    head = f"{entry.seq}@{entry.ballot}"
+    if entry.kind == EntryKind.NOOP:
+        return f"{head} noop"
+    if entry.kind == EntryKind.CONFIG:
+        seats = decode_configuration(entry.payload).seats
+        return f"{head} members " + " ".join(f"{seat.id}({seat.standing})" for seat in seats)
+    if entry.kind == EntryKind.SESSION:
+        order = decode_session_order(entry.payload)
+        if isinstance(order, CloseSessions):
+            return f"{head} close sessions " + " ".join(str(number) for number, _ in order.idle)
+        return f"{head} session of {member_id_of(order.owner)}"
+    results = [outcome for item in told if isinstance(item, Done) for outcome in item.outcomes]
+    texts = [text for group in decode_groups(entry.payload) for text in _texts(group)]
+    if results:
+        shown = (
+            f"{text} -> {'no session' if result is None else result.decode()}"
+            for text, result in zip(texts, results, strict=True)
+        )
+        return f"{head} " + ", ".join(shown)
+    return f"{head} " + ", ".join(texts)
+
+
+def _texts(group: Group) -> list[str]:
+    requests = decode_requests(group.body)
+    return [request.decode() for request in requests if isinstance(request, bytes)]
+
+
+def _entries(entries: Sequence[Entry]) -> str:
+    return "[" + ", ".join(describe_entry(entry) for entry in entries) + "]"
+
+
+def _verdict(refusal: Refusal) -> str:
+    return "yes" if refusal is Refusal.NONE else refusal.name
+
+
+def describe(message: Message) -> str:
+    """One line that names the message and what matters in it."""
+    match message:
+        case Probe():
+            return f"Probe {message.ballot}"
+        case ProbeReply():
+            verdict = _verdict(message.refusal)
+            return f"ProbeReply {message.ballot} {verdict}, promised {message.promised}"
+        case Prepare():
+            return f"Prepare {message.ballot} base {message.base} last {message.last}"
+        case Promise():
+            text = f"Promise {message.ballot} {_verdict(message.refusal)}, last {message.last}"
+            if message.refusal is not Refusal.NONE:
+                text += f", promised {message.promised}"
+            if message.suffix:
+                text += f" {_entries(message.suffix)}"
+            return text + (" more" if message.more else "")
+        case PromisePull():
+            return f"PromisePull {message.ballot} from {message.first}"
+        case PromisePart():
+            more = " more" if message.more else ""
+            return f"PromisePart {message.ballot} {_entries(message.entries)}{more}"
+        case Accept():
+            return (
+                f"Accept {message.ballot} round {message.round} behind {message.previous} "
+                f"{_entries(message.entries)} commit {message.commit}"
+            )
+        case Accepted():
+            return (
+                f"Accepted {message.ballot} round {message.round} match {message.match} "
+                f"applied {message.applied}"
+            )
+        case Reject():
+            return (
+                f"Reject {message.ballot} {message.refusal.name}, promised {message.promised}, "
+                f"behind {message.previous_seq} hint {message.hint}"
+            )
+        case _:
+            return _describe_request(message)
+
+
+def _describe_request(message: Message) -> str:
+    match message:
+        case Submit():
+            return f"Submit {', '.join(_texts(message.group))}"
+        case SubmitReply():
+            outcomes = ", ".join(
+                "no session" if outcome is None else outcome.decode() for outcome in message.outcomes
+            )
+            return f"SubmitReply {_verdict(message.refusal)} {outcomes}".rstrip()
+        case OpenSession():
+            return "OpenSession"
+        case SessionOpened():
+            return f"SessionOpened {message.session}"
+        case ReadAsk():
+            return "ReadAsk"
+        case ReadTell():
+            return f"ReadTell {message.seq}" if message.granted else "ReadTell refused"
+        case AddMember():
+            return f"AddMember {message.id}"
+        case MembershipReply():
+            return f"MembershipReply {message.refusal or 'ok'}"
+        case Identify():
+            return "Identify"
+        case Identity():
+            return "Identity"
+        case Quarantine():
+            return f"Quarantine at {message.seq}"
+        case _:
+            raise AssertionError(f"unknown message {message!r}")

@@ -1,0 +1,467 @@
+"""Runs stories: scripts of commands against the pure core, with what the members say as output.
+
+A story is a text file. Lines with ``>`` are commands; the indented lines below one are what it made
+the members and their clients say, which ``REWRITE_STORIES=1`` writes anew. ``expect`` commands say
+nothing: they hold or fail, whether or not the output is rewritten.
+
+Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the other::
+
+    limits max_batch_bytes=1   other limits, before the cluster
+    cluster a b c              a running cluster of these voters, without a master
+    machine d                  a running member that belongs to no cluster
+    elect a [with b c]         a's timer runs out and it becomes a serving master, by these alone
+    win a [with b c]           the same, but of its first accept nothing is delivered yet
+    tick a                     a looks at its clock
+    timeout a                  time passes until a's timer runs out; only a notices
+    wait 1.5                   time passes; nobody notices
+    run 1.5                    time passes, and everything works as it should
+    settle [a b]               everything under way (among these) is delivered
+    deliver a->b [accept]      the first message (of this kind) is delivered
+    deliver a->b all           all of them, one after another
+    repeat a->b [accept]       it is delivered, and a copy stays under way
+    drop a->b [accept|all]     it is lost
+    stash a->b accept x        it is taken aside, as x
+    unstash x                  x is delivered, as often as one likes
+    cut a b, cut a->b, isolate a, heal
+    wipe a                     a crashes and starts again with an empty disk
+    forge a->b accept 99       an accept (or prepare, probe) of this instance arrives from a
+    crash a, crash a at write 3 [kept], restart a
+    hold disk a, sync a [1], release disk a, hold apply a, release apply a
+    session a b                the clients of these open their sessions
+    submit a x=1 y+1           a's client submits these in one group
+    resend a                   a's client sends again what it waits for
+    give up a x=1              a's client stops waiting
+    read a                     a's client reads
+    add d via a                a's client has d added
+    stand a                    a's application wants it to lead
+    disconnect a b             b hears that its connection to a broke
+    diverge a                  a's state machine computes something else from now on
+
+    expect master a [b] | no master | role a follower | leads a
+    expect promised a 2:b | last a 3@2:b | commit a 3 | applied a 3 | entry a 3 2:b
+    expect state a x=1 y=2 | same a b c | voters a b c at a
+    expect client a x=1 gives 1 | client a x=1 waits | read a x=1
+    expect said some text | unsaid some text   (of the command before)
+    expect under way a->b accept | nothing a->b [accept]
+    expect once x+1            executed once, as every member has it
+    expect ballots 3           no more than these many ballots led
+    expect wins a 3            a's last ballot has this instance
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from clusterconsensus.consensus import events
+from clusterconsensus.consensus.messages import Accept, Message, Prepare, Probe
+from clusterconsensus.consensus.types import Ballot, Role
+from tests.core.cluster import Cluster, Packet
+from tests.core.member import Member
+
+ELECTION_KINDS = ("probe", "probereply", "prepare", "promise", "promisepull", "promisepart")
+
+
+class StoryError(AssertionError):
+    """An expectation of a story does not hold, or a command makes no sense."""
+
+
+class Story:
+    """One story while it is told."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(chance=random.Random(4).random)
+        self.cluster.tells = True
+        self.said: list[str] = []
+        self.stashed: dict[str, tuple[str, Packet]] = {}
+        self.commands: dict[str, Callable[[list[str]], None]] = {
+            "cluster": lambda words: self.cluster.found(words),
+            "machine": self.machine,
+            "elect": self.elect,
+            "win": self.win,
+            "limits": self.limits,
+            "wipe": self.wipe,
+            "forge": self.forge,
+            "tick": lambda words: self.step(words[0], events.Tick()),
+            "timeout": lambda words: self.timeout(self.member(words[0])),
+            "wait": self.wait,
+            "run": self.run,
+            "settle": self.settle,
+            "deliver": self.deliver,
+            "repeat": self.repeat,
+            "drop": self.drop,
+            "stash": self.stash,
+            "unstash": self.unstash,
+            "cut": self.cut,
+            "isolate": self.isolate,
+            "heal": lambda words: self.cluster.cuts.clear(),
+            "crash": self.crash,
+            "restart": lambda words: self.cluster.restart(self.member(words[0])),
+            "hold": self.hold,
+            "sync": self.sync,
+            "release": self.release,
+            "session": self.session,
+            "submit": self.submit,
+            "resend": lambda words: self.cluster.send_calls(self.member(words[0])),
+            "give": self.give_up,
+            "read": self.read,
+            "add": self.add,
+            "stand": lambda words: self.step(words[0], events.StartElection()),
+            "disconnect": self.disconnect,
+            "diverge": self.diverge,
+        }
+        self.expectations: dict[str, Callable[[list[str]], None]] = {
+            "master": self.expect_master,
+            "no": lambda words: self.expect_master([]),
+            "leads": lambda words: self.expect(self.member(words[0]).local.leads, "leads"),
+            "role": self.expect_role,
+            "promised": lambda words: self.equal(str(self.member(words[0]).local.promised), words),
+            "last": lambda words: self.equal(str(self.member(words[0]).local.log.last), words),
+            "commit": lambda words: self.equal(str(self.member(words[0]).local.commit), words),
+            "applied": lambda words: self.equal(str(self.member(words[0]).machine.applied), words),
+            "entry": self.expect_entry,
+            "state": self.expect_state,
+            "same": self.expect_same,
+            "voters": self.expect_voters,
+            "client": self.expect_client,
+            "read": self.expect_read,
+            "said": lambda words: self.expect_said(words, present=True),
+            "unsaid": lambda words: self.expect_said(words, present=False),
+            "under": self.expect_under_way,
+            "nothing": self.expect_nothing,
+            "once": self.expect_once,
+            "ballots": self.expect_ballots,
+            "wins": self.expect_wins,
+            "diverged": lambda words: self.expect(self.member(words[0]).diverged, "diverged"),
+        }
+
+    def command(self, line: str) -> list[str]:
+        """Do one command and return what was said."""
+        name, *words = line.split()
+        if name == "expect":
+            expectation = self.expectations.get(words[0])
+            if expectation is None:
+                raise StoryError(f"no such expectation: {words[0]}")
+            expectation(words[1:])
+            return []
+        if name not in self.commands:
+            raise StoryError(f"no such command: {name}")
+        self.cluster.tells_details = name not in ("elect", "win", "run", "settle", "session")
+        self.commands[name](words)
+        self.rest()
+        said, self.cluster.told = self.cluster.told, []
+        self.said = said
+        for member in self.cluster.by_id.values():
+            if member.is_up:
+                self.cluster.ghost.check_deeply(member)
+        return said
+
+    def rest(self) -> None:
+        """Whatever members have to do at home they do at once: only messages wait."""
+        for _ in range(1_000):
+            if not any([self.cluster.work(member) for member in self.cluster.by_id.values()]):
+                return
+        raise StoryError("a member does not come to rest")
+
+    # -- helpers
+
+    def member(self, member_id: str) -> Member:
+        if member_id not in self.cluster.by_id:
+            raise StoryError(f"no member {member_id}")
+        return self.cluster.by_id[member_id]
+
+    def step(self, member_id: str, event: events.Event) -> None:
+        self.cluster.turn(self.member(member_id), [event])
+
+    def link(self, text: str) -> tuple[str, str]:
+        source, arrow, target = text.partition("->")
+        if not arrow:
+            raise StoryError(f"{text} is no way from one member to another")
+        return self.member(source).id, self.member(target).id
+
+    def place(self, link: tuple[str, str], kinds: list[str]) -> int:
+        for place, packet in enumerate(self.cluster.links.get(link, ())):
+            if not kinds or packet.kind == kinds[0]:
+                return place
+        waiting = [packet.kind for packet in self.cluster.links.get(link, ())]
+        raise StoryError(f"no such message on {link[0]}->{link[1]}: {waiting}")
+
+    def expect(self, holds: bool, text: str) -> None:
+        if not holds:
+            raise StoryError(f"does not hold: {text}")
+
+    def equal(self, found: str, words: list[str]) -> None:
+        self.expect(found == words[1], f"{words[0]} has {found}, not {words[1]}")
+
+    # -- commands
+
+    def limits(self, words: list[str]) -> None:
+        changes = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
+        self.cluster.limits = msgspec.structs.replace(self.cluster.limits, **changes)
+
+    def wipe(self, words: list[str]) -> None:
+        member_id = words[0]
+        if self.member(member_id).is_up:
+            self.cluster.crash(self.member(member_id))
+        fresh = Member(member_id, len(self.cluster.members) + 1, self.cluster.limits)
+        self.cluster.members[fresh.name] = self.cluster.by_id[member_id] = fresh
+        self.cluster.start(fresh)
+
+    def forge(self, words: list[str]) -> None:
+        source, target = (self.member(member_id) for member_id in self.link(words[0]))
+        ballot = Ballot(int(words[2]), source.name)
+        last = source.local.log.last
+        made: dict[str, Message] = {
+            "accept": Accept(ballot, last, (), 0, 1),
+            "prepare": Prepare(ballot, 0, last),
+            "probe": Probe(ballot, 0),
+        }
+        data = msgspec.msgpack.encode(made[words[1]])
+        self.cluster.receive(target, Packet(source.name, data, words[1]))
+
+    def machine(self, words: list[str]) -> None:
+        for member_id in words:
+            self.cluster.start(self.cluster.add_machine(member_id))
+
+    def group(self, words: list[str]) -> list[str]:
+        if "with" in words:
+            return [words[0], *words[words.index("with") + 1 :]]
+        return sorted(member.id for member in self.cluster.by_id.values() if member.is_up)
+
+    def timeout(self, member: Member) -> None:
+        deadline = member.running.election.deadline - member.clock_offset
+        self.cluster.now = max(self.cluster.now, deadline)
+        self.cluster.turn(member, [events.Tick()])
+
+    def win(self, words: list[str]) -> None:
+        group = self.group(words)
+        member = self.member(words[0])
+        self.timeout(member)
+        for _ in range(100):
+            for member_id in group:
+                self.cluster.work(self.member(member_id))
+            if member.local.leads:
+                self.rest()
+                return
+            self.pass_on(group)
+        raise StoryError(f"{member} does not win: it is {member.local.role}")
+
+    def pass_on(self, group: list[str]) -> None:
+        for source in group:
+            for target in group:
+                waiting = self.cluster.links.get((source, target), [])
+                for packet in [p for p in waiting if p.kind in ELECTION_KINDS]:
+                    waiting.remove(packet)
+                    self.cluster.receive(self.member(target), packet)
+
+    def elect(self, words: list[str]) -> None:
+        group = self.group(words)
+        self.win(words)
+        self.cluster.settle(group)
+        self.expect(self.member(words[0]).serves, f"{words[0]} serves")
+
+    def wait(self, words: list[str]) -> None:
+        self.cluster.now += float(words[0])
+
+    def run(self, words: list[str]) -> None:
+        self.cluster.run(float(words[0]))
+
+    def settle(self, words: list[str]) -> None:
+        self.cluster.settle(words or None)
+
+    def deliver(self, words: list[str]) -> None:
+        link = self.link(words[0])
+        if words[1:] == ["all"]:
+            while self.cluster.deliver(*link):
+                self.rest()
+        else:
+            self.cluster.deliver(*link, self.place(link, words[1:]))
+
+    def repeat(self, words: list[str]) -> None:
+        link = self.link(words[0])
+        self.cluster.deliver(*link, self.place(link, words[1:]), keep=True)
+
+    def drop(self, words: list[str]) -> None:
+        link = self.link(words[0])
+        if words[1:] == ["all"]:
+            self.cluster.links.pop(link, None)
+        else:
+            self.cluster.links[link].pop(self.place(link, words[1:]))
+
+    def stash(self, words: list[str]) -> None:
+        link = self.link(words[0])
+        packet = self.cluster.links[link].pop(self.place(link, words[1:2]))
+        self.stashed[words[2]] = (link[1], packet)
+
+    def unstash(self, words: list[str]) -> None:
+        target, packet = self.stashed[words[0]]
+        self.cluster.receive(self.member(target), packet)
+
+    def cut(self, words: list[str]) -> None:
+        if len(words) == 1:
+            self.cluster.cut(*self.link(words[0]), both=False)
+        else:
+            self.cluster.cut(self.member(words[0]).id, self.member(words[1]).id)
+
+    def isolate(self, words: list[str]) -> None:
+        for member_id in words:
+            for other in self.cluster.by_id:
+                if other != member_id:
+                    self.cluster.cut(self.member(member_id).id, other)
+
+    def crash(self, words: list[str]) -> None:
+        member = self.member(words[0])
+        if words[1:3] == ["at", "write"]:
+            member.crash_at_persist = int(words[3])
+            member.crash_keeps = words[4:] == ["kept"]
+        else:
+            self.cluster.crash(member)
+
+    def hold(self, words: list[str]) -> None:
+        member = self.member(words[1])
+        if words[0] == "disk":
+            member.holds_disk = True
+        else:
+            member.holds_apply = True
+
+    def sync(self, words: list[str]) -> None:
+        batches = int(words[1]) if len(words) > 1 else None
+        if not self.cluster.sync(self.member(words[0]), batches):
+            raise StoryError(f"{words[0]} has nothing to sync")
+
+    def release(self, words: list[str]) -> None:
+        member = self.member(words[1])
+        if words[0] == "disk":
+            member.holds_disk = False
+            self.cluster.sync(member)
+        else:
+            member.holds_apply = False
+            self.cluster.apply(member)
+
+    def session(self, words: list[str]) -> None:
+        for member_id in words:
+            member = self.member(member_id)
+            self.cluster.send_calls(member, [])
+            self.cluster.settle()
+            self.expect(member.client.session > 0, f"{member} has a session")
+
+    def submit(self, words: list[str]) -> None:
+        member = self.member(words[0])
+        self.expect(member.client.session > 0, f"{member} has a session")
+        calls = self.cluster.submit(member, *words[1:])
+        self.cluster.send_calls(member, [call.number for call in calls])
+
+    def give_up(self, words: list[str]) -> None:
+        member = self.member(words[1])
+        number = next(call.number for call in member.client.calls.values() if call.text == words[2])
+        self.cluster.give_up(member, number)
+
+    def read(self, words: list[str]) -> None:
+        self.expect(self.cluster.read(self.member(words[0])) is not None, "there is one to ask")
+
+    def add(self, words: list[str]) -> None:
+        self.cluster.add(self.member(words[2]), self.member(words[0]))
+
+    def disconnect(self, words: list[str]) -> None:
+        name = self.member(words[0]).name
+        for member_id in words[1:]:
+            self.step(member_id, events.Disconnected(name))
+
+    def diverge(self, words: list[str]) -> None:
+        self.member(words[0]).machine.skew = 1
+
+    # -- expectations
+
+    def expect_master(self, words: list[str]) -> None:
+        found = sorted(member.id for member in self.cluster.by_id.values() if member.serves)
+        self.expect(found == sorted(words), f"masters are {found}, not {sorted(words)}")
+
+    def expect_role(self, words: list[str]) -> None:
+        role = Role(" ".join(words[1:]))
+        found = self.member(words[0]).local.role
+        self.expect(found is role, f"{words[0]} is {found}, not {role}")
+
+    def expect_entry(self, words: list[str]) -> None:
+        found = self.member(words[0]).local.log.ballot_at(int(words[1]))
+        self.expect(str(found) == words[2], f"{words[0]} holds {words[1]}@{found}")
+
+    def expect_state(self, words: list[str]) -> None:
+        values = self.member(words[0]).machine.values
+        found = [f"{name}={value}" for name, value in sorted(values.items())]
+        self.expect(found == sorted(words[1:]), f"{words[0]} has {found}")
+
+    def expect_same(self, words: list[str]) -> None:
+        machines = [self.member(member_id).machine for member_id in words]
+        found = {(machine.applied, machine.checksum) for machine in machines}
+        self.expect(len(found) == 1, f"(applied, checksum) are {sorted(found)}")
+
+    def expect_voters(self, words: list[str]) -> None:
+        log = self.member(words[-1]).local.log
+        found = [seat.id for seat in log.configuration.seats if seat.is_voter]
+        self.expect(found == words[:-2], f"the voters at {words[-1]} are {found}")
+
+    def expect_client(self, words: list[str]) -> None:
+        client = self.member(words[0]).client
+        calls = [*client.calls.values(), *client.ended.values()]
+        found = [call.outcome or "waits" for call in calls if call.text == words[1]]
+        wanted = " ".join(words[3:] if words[2] == "gives" else words[2:])
+        self.expect(found == [wanted], f"{words[1]} has {found}")
+
+    def expect_read(self, words: list[str]) -> None:
+        found = list(self.member(words[0]).client.reads.values())[-1].outcome or "waits"
+        self.expect(found == " ".join(words[1:]), f"the read has {found}")
+
+    def expect_said(self, words: list[str], *, present: bool) -> None:
+        text = " ".join(words)
+        said = any(text in " ".join(line.split()) for line in self.said)
+        self.expect(said is present, f"{'said' if present else 'not said'}: {text}")
+
+    def expect_under_way(self, words: list[str]) -> None:
+        self.place(self.link(words[1]), words[2:])
+
+    def expect_nothing(self, words: list[str]) -> None:
+        waiting = [packet.kind for packet in self.cluster.links.get(self.link(words[0]), ())]
+        found = [kind for kind in waiting if not words[1:] or kind == words[1]]
+        self.expect(not found, f"under way are {found}")
+
+    def expect_once(self, words: list[str]) -> None:
+        for member in self.cluster.by_id.values():
+            if member.is_up:
+                times = sum(text == words[0] for *_, text in member.machine.executed)
+                self.expect(times <= 1, f"{member} executed {words[0]} {times} times")
+        done = sum(
+            any(text == words[0] for *_, text in member.machine.executed)
+            for member in self.cluster.by_id.values()
+        )
+        self.expect(done > 0, f"{words[0]} was executed")
+
+    def expect_ballots(self, words: list[str]) -> None:
+        found = [str(ballot) for ballot in sorted(self.cluster.ghost.masters)]
+        self.expect(len(found) <= int(words[0]), f"led were {found}")
+
+    def expect_wins(self, words: list[str]) -> None:
+        found = self.member(words[0]).running.master.ballot.instance
+        self.expect(found == int(words[1]), f"{words[0]} led in {found}")
+
+
+def tell(text: str) -> str:
+    """Run a story and return it with the output that it really gives.
+
+    Raises:
+        StoryError: with the number of the line that does not hold.
+    """
+    story = Story()
+    told: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("    "):
+            continue
+        told.append(line)
+        if line.startswith("> "):
+            try:
+                told.extend("    " + said for said in story.command(line[2:]))
+            except AssertionError as error:
+                recent = "\n".join(["", *story.said[-5:], *story.cluster.told[-20:]])
+                raise StoryError(f"line {number}, {line[2:]}: {error}{recent}") from error
+    return "\n".join(told) + "\n"

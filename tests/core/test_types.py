@@ -1,0 +1,68 @@
+"""The nouns: order, names, checksums."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterconsensus.consensus.types import (
+    ZERO,
+    Ballot,
+    Configuration,
+    Entry,
+    EntryKind,
+    Position,
+    Standing,
+    incarnation,
+    member_id_of,
+)
+from tests.core.one import A, B, C, noop, seat
+
+
+def test_ballots_are_ordered_by_instance_and_then_by_owner() -> None:
+    assert ZERO < Ballot(1, A) < Ballot(1, B) < Ballot(2, A)
+    assert str(Ballot(2, A)) == "2:a"
+
+
+def test_positions_are_ordered_by_ballot_before_length() -> None:
+    assert Position(Ballot(1, A), 9) < Position(Ballot(2, A), 3) < Position(Ballot(2, A), 4)
+
+
+def test_an_incarnation_is_an_id_and_a_disk() -> None:
+    name = incarnation("a", "4f1c")
+    assert member_id_of(name) == "a"
+    assert name != incarnation("a", "77aa")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Entry.make(2, Ballot(1, A), EntryKind.CHANGES, 1.0, b"x"),
+        Entry.make(1, Ballot(2, A), EntryKind.CHANGES, 1.0, b"x"),
+        Entry.make(1, Ballot(1, B), EntryKind.CHANGES, 1.0, b"x"),
+        Entry.make(1, Ballot(1, A), EntryKind.SESSION, 1.0, b"x"),
+        Entry.make(1, Ballot(1, A), EntryKind.CHANGES, 2.0, b"x"),
+        Entry.make(1, Ballot(1, A), EntryKind.CHANGES, 1.0, b"y"),
+    ],
+)
+def test_the_checksum_covers_every_field(other: Entry) -> None:
+    entry = Entry.make(1, Ballot(1, A), EntryKind.CHANGES, 1.0, b"x")
+    assert entry.intact()
+    forged = Entry(other.seq, other.ballot, other.kind, other.time, other.payload, entry.crc)
+    assert not forged.intact()
+
+
+def test_a_configuration_knows_its_voters_and_seats() -> None:
+    learner = seat(C, Standing.LEARNER, True)
+    configuration = Configuration((seat(A), seat(B), learner))
+    assert configuration.voters == (A, B)
+    assert configuration.everyone == (A, B, C)
+    assert configuration.seat(C) == learner
+    assert configuration.seat_of_id("c") == learner
+    assert configuration.seat(incarnation("c", "another")) is None
+    promoted = configuration.with_seat(seat(C), 7)
+    assert promoted.voters == (A, B, C)
+    assert promoted.previous_seq == 7
+
+
+def test_an_entry_names_itself() -> None:
+    assert str(noop(3, Ballot(2, B))) == "3@2:b NOOP"

@@ -1,0 +1,1 @@
+"""Tests of the public face: whole participants, real TCP, real directories."""

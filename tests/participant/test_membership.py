@@ -1,0 +1,270 @@
+"""Adding members, and refusing the wrong ones."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from clusterconsensus import (
+    Member,
+    MembershipError,
+    NoMasterError,
+    Role,
+    SettingsError,
+    TcpTransport,
+)
+from clusterconsensus.settings import KIB
+from tests.participant.helpers import FAST, STEADY, Cluster, Ports, cluster, error_of, run, until
+
+
+def test_members_are_added_through_any_member_and_repeating_it_is_harmless(tmp_path: Path) -> None:
+    """M6."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "a") as held:
+            for name in "bcd":
+                await held.start(name)
+                assert held[name].status().role is Role.UNJOINED
+            await held["a"].add_participant(held.member("b"))
+            await held["b"].add_participant(held.member("c"))
+            await held["c"].add_participant(held.member("d"))
+            for name in "abcd":
+                for other in "abcd":
+                    await held[name].add_participant(held.member(other))
+            for participant in await held.settled():
+                seats = participant.status().members
+                assert [seat.id for seat in seats] == list("abcd")
+                assert all(seat.is_voter for seat in seats)
+            before = held["a"].status().configuration_sequence
+            await held["a"].add_participant(held.member("b"))
+            assert held["a"].status().configuration_sequence == before
+
+    run(main())
+
+
+def test_several_members_are_asked_for_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "a") as held:
+            for name in "bcde":
+                await held.start(name)
+            a = held["a"]
+            changes = [a.submit(["x", 1]) for _ in range(50)]
+            adding = [a.add_participant(held.member(name)) for name in "bcdebc"]
+            await asyncio.gather(*adding, *changes)
+            for participant in await held.settled():
+                assert [seat.standing for seat in participant.status().members] == ["voter"] * 5
+                assert participant.state.items == {"x": 50}
+
+    run(main())
+
+
+def test_a_member_is_added_under_constant_load(tmp_path: Path) -> None:
+    """C-36."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "ab") as held:
+            stop = False
+
+            async def submitter(name: str) -> None:
+                while not stop:
+                    await held[name].submit(["x", 1])
+
+            load = [asyncio.ensure_future(submitter(name)) for name in "ab" for _ in range(4)]
+            await held.start("c")
+            await held["b"].add_participant(held.member("c"))
+            stop = True
+            await asyncio.gather(*load)
+            await held.settled()
+
+    run(main())
+
+
+def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
+    """A-46: it harms nobody, and the member may come later."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "ab") as held:
+            for name in "ab":
+                error = await error_of(held[name].add_participant(held.member("c"), timeout=0.3))
+                assert isinstance(error, MembershipError)
+                assert str(held.member("c")) in str(error)
+                assert await held[name].submit(["x", 1]) > 0
+            adding = asyncio.ensure_future(held["b"].add_participant(held.member("c")))
+            await asyncio.sleep(0.05)
+            assert not adding.done()
+            await held.start("c")
+            await adding
+            await held.settled()
+
+    run(main())
+
+
+def test_without_a_master_nobody_is_added(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as held:
+            participant = await held.start("a")
+            error = await error_of(participant.add_participant(held.member("b"), timeout=0.05))
+            assert isinstance(error, NoMasterError)
+            error = await error_of(participant.add_participant(Member("no good", "x")))
+            assert isinstance(error, SettingsError)
+
+    run(main())
+
+
+def test_another_member_at_the_address_is_named(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "ab") as held:
+            await held.start("c")
+            for name in "ab":
+                wrong = Member("z", held.member("c").address)
+                error = await error_of(held[name].add_participant(wrong))
+                assert isinstance(error, MembershipError)
+                assert "is 'c', not 'z'" in str(error)
+            error = await error_of(held["a"].add_participant(Member("b", held.ports.take())))
+            assert isinstance(error, MembershipError)
+            assert held.member("b").address in str(error)
+            await held["a"].add_participant(held.member("c"))
+
+    run(main())
+
+
+def test_a_member_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path / "one", "ab") as one, cluster(tmp_path / "two", "c") as two:
+            (cluster_id,) = {two["c"].status().cluster_id}
+            error = await error_of(one["b"].add_participant(two.member("c")))
+            assert isinstance(error, MembershipError)
+            assert cluster_id in str(error)
+            assert await two["c"].submit(["x", 1]) == 1
+            assert len(one["a"].status().members) == 2
+
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    run(main())
+
+
+def test_a_member_of_another_cluster_on_a_known_address_is_not_listened_to(tmp_path: Path) -> None:
+    """C-45: it founded a cluster of the same name, and answers at a member's address."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            await held["a"].submit(["x", 1])
+            await held.stop("c")
+            stranger = held.make("c", directory=held.directory("elsewhere"))
+            async with stranger:
+                await stranger.init_master()
+                assert await stranger.submit(["x", 100]) == 100
+                for number in range(2, 12):
+                    assert await held["b"].submit(["x", 1]) == number
+                await until(lambda: stranger.status().dropped)
+                assert stranger.state.items == {"x": 100}
+                assert set(stranger.status().dropped) <= {"destination", "cluster"}
+            await held.start("c")
+            for participant in await held.settled():
+                assert participant.state.items == {"x": 11}
+
+    run(main())
+
+
+def test_adding_a_member_again_that_lost_its_disk_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            await held.stop("c")
+            held.wipe("c")
+            await held.start("c")
+            error = await error_of(held["a"].add_participant(held.member("c")))
+            assert isinstance(error, MembershipError)
+            assert "another disk" in str(error)
+
+    run(main())
+
+
+def test_a_member_that_lost_its_disk_is_another_member(tmp_path: Path) -> None:
+    """C-42, I2, W6: it counts for nothing, however often it asks."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            await held["a"].submit(["x", 1])
+            await held.stop("c")
+            held.wipe("c")
+            await held.start("c")
+            assert await held["b"].submit(["x", 1]) == 2
+            assert held["c"].status().role is Role.UNJOINED
+            assert held["c"].state.items == {}
+            (other,) = [name for name in "ab" if not held[name].is_master]
+            await held.stop(other)
+            survivor = "a" if other == "b" else "b"
+            await until(lambda: not held[survivor].is_master)
+            await error_of(held[survivor].submit(["x", 1], timeout=0.3))
+            assert held[survivor].state.items == {"x": 2}, "one of three is no majority"
+
+    run(main())
+
+
+def test_a_late_member_gets_from_the_disk_what_the_memory_has_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = msgspec.structs.replace(STEADY, log_cache_bytes=16 * KIB, segment_bytes=64 * KIB)
+        async with cluster(tmp_path, "ab", settings=settings) as held:
+            text = "x" * 1_000
+            for _ in range(6):
+                await asyncio.gather(*(held["a"].submit(text) for _ in range(20)))
+                await held["b"].submit(text * 9)
+            await held.settled()
+            status = held["a"].status()
+            assert status.log_cache_bytes < 64 * KIB
+            assert status.journal["segments"] > 2
+            await held.start("c")
+            await held["a"].add_participant(held.member("c"))
+            await held.settled()
+            assert len(held["c"].state.history) == 126
+            await held.stop("c")
+            for _ in range(6):
+                await asyncio.gather(*(held["b"].submit(text) for _ in range(20)))
+            await held.start("c")
+            assert await held["c"].read(lambda book: len(book.history)) == 246
+            await held.settled()
+
+    run(main())
+
+
+def test_two_clusters_share_one_transport(tmp_path: Path) -> None:
+    async def main() -> None:
+        ports = Ports()
+        transports = {}
+        clusters = [Cluster(tmp_path / name, ports, STEADY, name) for name in ("one", "two")]
+        try:
+            for name in "abc":
+                address = ports.take()
+                transports[name] = TcpTransport(address)
+                for held in clusters:
+                    held._addresses[name] = address
+            for held in clusters:
+                for name in "abc":
+                    await held.start(name, transport=transports[name])
+                first = held["abc"[clusters.index(held)]]
+                await first.init_master()
+                for name in "abc":
+                    await first.add_participant(held.member(name))
+            one, two = clusters
+            await asyncio.gather(
+                *(one[name].submit(["x", 1]) for name in "abc"),
+                *(two[name].submit(["x", 10]) for name in "abc"),
+            )
+            for participant in await one.settled():
+                assert participant.state.items == {"x": 3}
+            for participant in await two.settled():
+                assert participant.state.items == {"x": 30}
+            assert transports["a"].statistics()["now_connected"] == 2
+            for name in "abc":
+                await one.stop(name)
+            assert await two["c"].submit(["x", 10]) == 40
+        finally:
+            for held in clusters:
+                await held.close()
+            ports.close()
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    run(main())

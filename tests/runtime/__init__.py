@@ -1,0 +1,1 @@
+"""Unit tests of the runtime: everything between the core and the public face."""

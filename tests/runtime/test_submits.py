@@ -1,0 +1,780 @@
+"""The changes that wait: grouped, sent, sent again, and what is said of them in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from clusterconsensus.consensus.messages import Group, Refusal
+from clusterconsensus.consensus.sessions import decode_requests
+from clusterconsensus.consensus.types import NOBODY, Incarnation
+from clusterconsensus.errors import (
+    NoMasterError,
+    NotAppliedError,
+    OutcomeUnknownError,
+    OverloadedError,
+    ParticipantClosedError,
+    SessionExpiredError,
+)
+from clusterconsensus.runtime.outcomes import STALE
+from clusterconsensus.runtime.submits import MAX_REQUESTS_PER_GROUP, MAX_UNKNOWN
+from clusterconsensus.settings import KIB
+from tests.runtime.helpers import Bench, changes, failure, request, run, session
+from tests.runtime.helpers import Member as Machine
+
+B = Incarnation("b@1")
+CLOSED = ParticipantClosedError("closed")
+
+
+async def quiet(*futures: asyncio.Future[bytes]) -> None:
+    """Look at every error, so that none is complained about."""
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
+# -- sending
+
+
+def test_what_one_turn_brings_leaves_as_one_group() -> None:
+    async def main() -> None:
+        bench = Bench().serve()
+        futures = [bench.submit(b"%d" % n) for n in range(5)]
+        (group,) = bench.flush()
+        assert (group.session, group.first, group.count, group.acked_below) == (7, 1, 5, 1)
+        assert decode_requests(group.body) == [b"0", b"1", b"2", b"3", b"4"]
+        assert bench.flush() == []
+        bench.submits.on_outcomes(1, [b"%d" % n for n in range(5)])
+        assert await asyncio.gather(*futures) == [b"0", b"1", b"2", b"3", b"4"]
+        assert len(bench.submits) == 0
+        bench.submit()
+        (group,) = bench.flush()
+        assert (group.first, group.acked_below) == (6, 6)
+
+    run(main())
+
+
+def test_a_group_holds_at_most_a_batch_of_bytes() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch_bytes=1 * KIB).serve()
+        for _ in range(5):
+            bench.submit(b"x" * 400)
+        bench.submit(b"x" * 3 * KIB)
+        bench.submit(b"x")
+        bench.flush()
+        assert bench.groups() == [(1, 2), (3, 2), (5, 1), (6, 1), (7, 1)]
+
+    run(main())
+
+
+def test_a_group_holds_at_most_so_many_requests() -> None:
+    async def main() -> None:
+        bench = Bench().serve()
+        for _ in range(2 * MAX_REQUESTS_PER_GROUP + 1):
+            bench.submit(b"")
+        sizes = [group.count for group in bench.flush()]
+        assert sizes == [MAX_REQUESTS_PER_GROUP, MAX_REQUESTS_PER_GROUP, 1]
+
+    run(main())
+
+
+def test_a_group_holds_consecutive_numbers() -> None:
+    async def main() -> None:
+        bench = Bench().serve()
+        futures = [bench.submit() for _ in range(5)]
+        bench.flush()
+        bench.submits.on_outcomes(2, [b""])
+        bench.submits.on_outcomes(4, [b""])
+        bench.sent.clear()
+        bench.later(bench.settings.retry_seconds)
+        assert bench.groups() == [(1, 1), (3, 1), (5, 1)]
+        assert futures[1].done()
+
+    run(main())
+
+
+def test_nothing_leaves_without_a_master_or_a_session() -> None:
+    async def main() -> None:
+        bench = Bench()
+        future = bench.submit()
+        assert bench.flush() == []
+        bench.lead(B)
+        assert bench.flush() == []
+        assert bench.asked == [(B, 1)], "a session is asked for"
+        bench.flush()
+        assert len(bench.asked) == 1, "once in a while"
+        bench.later(bench.settings.retry_seconds)
+        assert bench.asked == [(B, 1), (B, 1)]
+        bench.submits.on_session(1, 9)
+        (group,) = bench.flush()
+        assert group.session == 9
+        assert bench.sent[0][0] == B
+        bench.submits.on_outcomes(1, [b"r"])
+        assert await future == b"r"
+
+    run(main())
+
+
+def test_another_master_is_asked_for_the_session_at_once() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.submit()
+        bench.lead(B)
+        bench.flush()
+        bench.lead(NOBODY)
+        bench.flush()
+        assert bench.asked == [(B, 1), (NOBODY, 1)]
+
+    run(main())
+
+
+def test_a_refused_session_is_asked_for_with_higher_nonces() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.submit()
+        bench.lead()
+        for _ in range(5):
+            bench.flush()
+            bench.submits.on_session(bench.asked[-1][1], 0)
+        nonces = [nonce for _, nonce in bench.asked]
+        assert nonces == sorted(set(nonces))
+        assert nonces[-1] >= 16, "they grow ever faster"
+        bench.submits.on_session(nonces[0], 5)
+        assert bench.submits.session == 0, "an answer to an earlier question counts for nothing"
+
+    run(main())
+
+
+def test_silence_is_answered_by_sending_again_under_the_same_numbers() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        bench.submit(b"x")
+        bench.submit(b"y")
+        (first,) = bench.flush()
+        assert bench.later(0.5) == []
+        again = bench.later(0.6)
+        assert again == [first]
+        attempts = [attempt for _, attempt, _ in bench.sent]
+        assert len(set(attempts)) == 2, "each sending has a number of its own"
+
+    run(main())
+
+
+def test_what_came_meanwhile_may_join_what_is_sent_again() -> None:
+    """And whatever overlaps, each is sent until it has its own outcome."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        early = [bench.submit() for _ in range(3)]
+        bench.flush()
+        late = [bench.submit() for _ in range(2)]
+        bench.later(1.1)
+        assert bench.groups()[-1] == (1, 5)
+        bench.submits.on_outcomes(1, [b"1", b"2", b"3"])
+        assert await asyncio.gather(*early) == [b"1", b"2", b"3"]
+        bench.sent.clear()
+        assert bench.later(1.1)[-1].first in (1, 4), "the rest is asked for again"
+        bench.lead(None)
+        bench.later(20)
+        for future in late:
+            assert isinstance(failure(future), OutcomeUnknownError), "it was sent once"
+
+    run(main())
+
+
+def test_another_master_is_sent_everything_at_once() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        bench.submit()
+        bench.flush()
+        bench.lead(None)
+        bench.submit()
+        assert bench.flush() == []
+        bench.lead()
+        bench.flush()
+        assert [(to, group.first, group.count) for to, _, group in bench.sent] == [
+            (B, 1, 1),
+            (NOBODY, 1, 2),
+        ]
+
+    run(main())
+
+
+def test_a_refused_group_waits_a_moment_and_is_sent_again() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        bench.submit()
+        (group,) = bench.flush()
+        bench.refuse()
+        assert bench.flush() == []
+        assert bench.later(0.05) == [group]
+
+    run(main())
+
+
+def test_a_reply_in_parts_is_put_together() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        futures = [bench.submit() for _ in range(3)]
+        bench.flush()
+        attempt = bench.sent[-1][1]
+        bench.submits.on_reply(attempt, Refusal.NONE, [b"2", b"3"], 1)
+        assert [future.done() for future in futures] == [False, True, True]
+        bench.submits.on_reply(attempt, Refusal.NONE, [b"1"], 0)
+        assert await asyncio.gather(*futures) == [b"1", b"2", b"3"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("offset", [-1, 1, 3])
+def test_a_reply_that_does_not_fit_is_ignored(offset: int) -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        futures = [bench.submit() for _ in range(3)]
+        bench.flush()
+        bench.submits.on_reply(bench.sent[-1][1], Refusal.NONE, [b"1", b"2", b"3"], offset)
+        bench.submits.on_reply(99, Refusal.NONE, [b"1", b"2", b"3"], 0)
+        bench.submits.on_reply(99, Refusal.NOT_APPENDED)
+        assert not any(future.done() for future in futures)
+
+    run(main())
+
+
+# -- when the time is up
+
+
+def test_without_a_master_nothing_was_applied() -> None:
+    async def main() -> None:
+        bench = Bench()
+        future = bench.submit(timeout=3)
+        bench.later(2.9)
+        assert not future.done()
+        bench.later(0.2)
+        error = failure(future)
+        assert isinstance(error, NoMasterError)
+        assert "request 1" in str(error)
+
+    run(main())
+
+
+def test_where_every_sending_was_refused_nothing_was_applied() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit(timeout=0.03)
+        bench.flush()
+        bench.refuse()
+        bench.clock.now += 0.04
+        bench.submits.on_tick(bench.clock.now)
+        assert isinstance(failure(future), NoMasterError)
+
+    run(main())
+
+
+def test_an_overloaded_master_is_named_with_its_limit() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit(timeout=0.03)
+        bench.flush()
+        bench.refuse(Refusal.OVERLOADED)
+        bench.clock.now += 0.04
+        bench.submits.on_tick(bench.clock.now)
+        error = failure(future)
+        assert isinstance(error, OverloadedError)
+        assert isinstance(error, NotAppliedError)
+        assert "max_staged_bytes" in str(error)
+
+    run(main())
+
+
+def test_what_was_sent_and_not_answered_is_unknown() -> None:
+    """X4."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit(timeout=3)
+        bench.flush()
+        bench.later(3.1)
+        error = failure(future)
+        assert isinstance(error, OutcomeUnknownError)
+        assert error.request == 1
+
+    run(main())
+
+
+def test_one_refusal_does_not_make_an_earlier_sending_undone() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit(timeout=1.5)
+        bench.flush()
+        bench.lead(NOBODY)
+        bench.flush()
+        bench.refuse()
+        bench.lead(None)
+        bench.later(1.6)
+        assert isinstance(failure(future), OutcomeUnknownError)
+
+    run(main())
+
+
+def test_time_outs_are_each_ones_own() -> None:
+    async def main() -> None:
+        bench = Bench()
+        futures = {seconds: bench.submit(timeout=seconds) for seconds in (5, 1, 3)}
+        for seconds in (1, 3, 5):
+            bench.later(1.5)
+            assert isinstance(failure(futures[seconds]), NoMasterError)
+            if seconds < 5:
+                assert not futures[seconds + 2].done()
+            bench.later(0.5)
+
+    run(main())
+
+
+# -- retry
+
+
+def unknown(bench: Bench, count: int = 1) -> list[int]:
+    """Let some requests end with an unknown outcome; returns their numbers."""
+    futures = [bench.submit(timeout=0.5) for _ in range(count)]
+    bench.flush()
+    bench.later(0.6)
+    numbers = []
+    for future in futures:
+        error = failure(future)
+        assert isinstance(error, OutcomeUnknownError)
+        assert error.request is not None
+        numbers.append(error.request)
+    bench.submits.on_tick(bench.clock.now)
+    return numbers
+
+
+def test_retry_asks_again_under_the_same_number() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        (number,) = unknown(bench)
+        future = bench.submits.retry(number, None)
+        (group,) = bench.flush()
+        assert (group.first, group.count) == (number, 1)
+        bench.submits.on_reply(bench.sent[-1][1], Refusal.NONE, [b"r"])
+        assert await future == b"r"
+        with pytest.raises(SessionExpiredError):
+            bench.submits.retry(number, None)
+
+    run(main())
+
+
+def test_what_is_still_asked_for_is_never_acknowledged() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        first, second = unknown(bench, 2)
+        waiting = [bench.submit() for _ in range(3)]
+        assert bench.flush()[-1].acked_below == first
+        retried = bench.submits.retry(second, None)
+        assert {group.acked_below for group in bench.flush()} == {first}
+        bench.submits.on_outcomes(3, [b"", b"", b""])
+        again = bench.submits.retry(first, None)
+        bench.submit()
+        assert {group.acked_below for group in bench.flush()} == {first}
+        bench.submits.on_outcomes(first, [b"1"])
+        bench.submit()
+        assert {group.acked_below for group in bench.flush()} == {second}
+        bench.submits.on_outcomes(second, [b"2"])
+        bench.submit()
+        assert bench.flush()[-1].acked_below > second
+        await quiet(*waiting, again, retried)
+
+    run(main())
+
+
+def test_unknown_outcomes_hold_the_acknowledgement_in_whatever_order_they_end() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        long, short = bench.submit(timeout=2), bench.submit(timeout=1.9)
+        bench.flush()
+        bench.later(3)
+        assert isinstance(failure(long), OutcomeUnknownError)
+        assert isinstance(failure(short), OutcomeUnknownError)
+        bench.submit()
+        assert bench.flush()[-1].acked_below == 1
+
+    run(main())
+
+
+def test_a_retry_without_an_answer_may_be_retried() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        first, second = unknown(bench, 2)
+        for _ in range(3):
+            future = bench.submits.retry(first, 0.5)
+            bench.flush()
+            bench.later(0.6)
+            assert isinstance(failure(future), OutcomeUnknownError)
+        bench.submit()
+        assert bench.flush()[-1].acked_below == first
+        assert second == first + 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["nobody leads", "refused", "closed"])
+def test_a_retry_that_goes_nowhere_leaves_the_outcome_unknown(end: str) -> None:
+    """The first sending may have come through, whatever becomes of the second."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        (number,) = unknown(bench)
+        if end == "nobody leads":
+            bench.lead(None)
+        future = bench.submits.retry(number, 0.5)
+        if end == "refused":
+            bench.flush()
+            bench.refuse()
+            bench.clock.now += 0.51
+            bench.submits.on_tick(bench.clock.now)
+        elif end == "closed":
+            bench.submits.close(CLOSED, "closed")
+        else:
+            bench.later(0.6)
+        assert isinstance(failure(future), OutcomeUnknownError)
+
+    run(main())
+
+
+def test_a_retried_change_is_never_sent_in_another_session() -> None:
+    """There it would be applied a second time."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        (number,) = unknown(bench)
+        bench.clock.now += bench.settings.session_expiry_seconds * 0.9
+        bench.submits.on_tick(bench.clock.now)
+        future = bench.submits.retry(number, None)
+        (group,) = bench.flush()
+        assert (group.session, group.first) == (7, number)
+        future.cancel()
+
+    run(main())
+
+
+def test_a_retry_that_meets_the_end_of_its_session_is_told_so() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        (number,) = unknown(bench)
+        other = bench.submit()
+        bench.flush()
+        future = bench.submits.retry(number, None)
+        bench.submits.on_outcomes(2, [None])
+        assert isinstance(failure(future), SessionExpiredError)
+        assert isinstance(failure(other), SessionExpiredError)
+        bench.submits.on_session(bench.submits.nonce, 8)
+        assert bench.flush() == []
+
+    run(main())
+
+
+def test_only_so_many_unknown_outcomes_are_remembered() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        numbers = unknown(bench, MAX_UNKNOWN + 1)
+        with pytest.raises(SessionExpiredError, match=str(MAX_UNKNOWN)):
+            bench.submits.retry(numbers[0], None)
+        bench.submits.retry(numbers[1], None).cancel()
+
+    run(main())
+
+
+def test_nobody_retries_what_was_cancelled() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        for _ in range(3):
+            bench.submit(timeout=0.5).cancel()
+        bench.flush()
+        bench.later(0.6)
+        assert len(bench.submits) == 0
+        bench.submit()
+        assert bench.flush()[-1].acked_below == 4, "so nothing has to be remembered for it"
+
+    run(main())
+
+
+def test_cancelling_does_not_cancel_the_change() -> None:
+    """K7."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        bench.submit().cancel()
+        kept = bench.submit()
+        (group,) = bench.flush()
+        assert (group.first, group.count) == (1, 2)
+        bench.submits.on_outcomes(1, [b"1", b"2"])
+        assert await kept == b"2"
+
+    run(main())
+
+
+# -- sessions
+
+
+def test_an_expired_session_makes_what_was_sent_unknown_and_a_new_one_serves_the_rest() -> None:
+    """X2."""
+
+    async def main() -> None:
+        bench = Bench().serve(B)
+        sent = [bench.submit() for _ in range(2)]
+        bench.flush()
+        unsent = bench.submit()
+        bench.submits.on_reply(bench.sent[-1][1], Refusal.NONE, [None, None])
+        for future in sent:
+            assert isinstance(failure(future), SessionExpiredError)
+        assert bench.flush() == []
+        assert bench.asked == [(B, bench.submits.nonce)]
+        bench.submits.on_session(bench.submits.nonce, 8)
+        (group,) = bench.flush()
+        assert (group.session, group.first, group.count) == (8, 3, 1)
+        bench.submits.on_outcomes(3, [b"r"])
+        assert await unsent == b"r"
+
+    run(main())
+
+
+def test_an_idle_session_is_replaced_before_it_expires() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit()
+        bench.flush()
+        bench.submits.on_outcomes(1, [b"r"])
+        assert await future == b"r"
+        bench.clock.now += bench.settings.session_expiry_seconds * 0.6
+        bench.submit()
+        assert bench.flush() == []
+        assert bench.asked == [(B, 2)]
+
+    run(main())
+
+
+def test_a_session_is_kept_while_an_outcome_is_unknown() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        unknown(bench)
+        bench.clock.now += bench.settings.session_expiry_seconds * 0.6
+        bench.submit()
+        assert [group.session for group in bench.flush()] == [7]
+
+    run(main())
+
+
+# -- limits
+
+
+def test_so_many_changes_may_wait() -> None:
+    async def main() -> None:
+        bench = Bench(max_pending_changes=3)
+        for _ in range(3):
+            bench.submit()
+        with pytest.raises(OverloadedError, match="max_pending_changes") as caught:
+            bench.submit()
+        assert "3" in str(caught.value)
+        bench.serve().flush()
+        bench.submits.on_outcomes(1, [b""])
+        bench.submit()
+
+    run(main())
+
+
+def test_so_many_bytes_may_wait() -> None:
+    async def main() -> None:
+        bench = Bench(max_change_bytes=4 * KIB, max_pending_bytes=4 * KIB)
+        bench.submit(b"x" * 3 * KIB)
+        with pytest.raises(OverloadedError, match=r"3072.*1025.*max_pending_bytes \(4096\)"):
+            bench.submit(b"x" * (KIB + 1))
+        bench.submit(b"x" * KIB)
+        bench.serve().flush()
+        bench.submits.on_outcomes(1, [b"", b""])
+        bench.submit(b"x" * 4 * KIB)
+
+    run(main())
+
+
+def test_one_that_waits_for_ever_does_not_make_the_table_of_outcomes_grow_for_ever() -> None:
+    async def main() -> None:
+        bench = Bench(max_pending_changes=10).serve(B)
+        first = bench.submit(timeout=1e6)
+        bench.flush()
+        for number in range(2, 22):
+            bench.submit()
+            bench.flush()
+            bench.submits.on_outcomes(number, [b""])
+        with pytest.raises(OverloadedError, match="max_pending_changes"):
+            bench.submit()
+        assert bench.sent[-1][2].acked_below == 1
+        first.cancel()
+
+    run(main())
+
+
+def test_an_old_unknown_outcome_gives_way() -> None:
+    async def main() -> None:
+        bench = Bench(max_pending_changes=10).serve(B)
+        (old,) = unknown(bench)
+        for number in range(2, 100):
+            bench.submit()
+            bench.flush()
+            bench.submits.on_outcomes(number, [b""])
+        assert bench.sent[-1][2].acked_below > old
+        with pytest.raises(SessionExpiredError):
+            bench.submits.retry(old, None)
+
+    run(main())
+
+
+def test_memory_is_given_back() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        for round_ in range(50):
+            futures = [bench.submit(b"x" * 100) for _ in range(20)]
+            bench.flush()
+            if round_ % 3:
+                bench.later(1.1)
+            bench.submits.on_outcomes(bench.sent[-1][2].first, [b""] * 20)
+            await quiet(*futures)
+        bench.submits.on_tick(bench.clock.now)
+        submits = bench.submits
+        assert not submits._pending
+        assert not submits._attempts
+        assert not submits._attempt_of
+        assert not submits._asked_again
+        assert submits._pending_bytes == 0
+        assert submits.deadline == float("inf")
+
+    run(main())
+
+
+def test_many_sendings_of_one_group_do_not_pile_up() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        future = bench.submit(timeout=1000)
+        bench.flush()
+        bench.later(500)
+        assert len(bench.sent) <= 502
+        bench.submits.on_outcomes(1, [b"r"])
+        assert await future == b"r"
+        bench.submits.on_tick(bench.clock.now)
+        assert not bench.submits._attempts
+
+    run(main())
+
+
+# -- the end
+
+
+def test_closing_tells_what_is_known() -> None:
+    async def main() -> None:
+        bench = Bench().serve(B)
+        sent = bench.submit()
+        bench.flush()
+        unsent = bench.submit()
+        bench.submits.close(CLOSED, "the participant closed")
+        error = failure(sent)
+        assert isinstance(error, OutcomeUnknownError)
+        assert "the participant closed" in str(error)
+        assert failure(unsent) is CLOSED
+        assert len(bench.submits) == 0
+
+    run(main())
+
+
+# -- all of it together, against a real table of sessions
+
+
+class World:
+    """A master that appends, loses and repeats, with the real applier behind it."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.bench = Bench(retry_seconds=0.2, max_pending_changes=200)
+        self.machine = Machine()
+        self.seq = 0
+        self.log: list[Group] = []
+        self.replies: list[tuple[int, Sequence[bytes | None]]] = []
+        self.taken = 0
+
+    def append(self, attempt: int, group: Group) -> None:
+        self.seq += 1
+        self.machine.feed(changes(self.seq, group))
+        found = self.machine.outcomes[-1]
+        if self.chance.random() < 0.6:
+            self.replies.append((attempt, found))
+
+    def turn(self) -> None:
+        chance, bench = self.chance, self.bench
+        bench.later(chance.random() * 0.1)
+        if bench.asked and not bench.submits.session:
+            nonce = bench.asked[-1][1]
+            self.seq += 1
+            self.machine.feed(session(self.seq, nonce))
+            bench.submits.on_session(nonce, self.machine.heard.sessions[-1][-1])
+        arrived, self.taken = bench.sent[self.taken :], len(bench.sent)
+        for _, attempt, group in arrived:
+            fate = chance.random()
+            if fate < 0.15:
+                bench.submits.on_reply(attempt, Refusal.NOT_APPENDED)
+            elif fate < 0.8:
+                self.log.append(group)
+                self.append(attempt, group)
+        if self.log and chance.random() < 0.2:
+            self.append(0, chance.choice(self.log))  # a late repetition
+        chance.shuffle(self.replies)
+        while self.replies and chance.random() < 0.8:
+            attempt, found = self.replies.pop()
+            bench.submits.on_reply(attempt, Refusal.NONE, found)
+        if chance.random() < 0.05:
+            bench.lead(None)
+        elif chance.random() < 0.3:
+            bench.lead(chance.choice([NOBODY, B]))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_each_change_has_one_effect_at_most_and_what_is_said_of_it_is_true(seed: int) -> None:
+    async def main() -> None:
+        world = World(seed)
+        bench, chance = world.bench, world.chance
+        waiting: dict[int, asyncio.Future[bytes]] = {}
+        ended: dict[int, BaseException | None] = {}
+        value = 0
+        for _ in range(300):
+            for _ in range(chance.randrange(4)):
+                value += 1
+                data = request(value)
+                assert isinstance(data, bytes)
+                timeout = chance.choice([0.1, 0.5, 2.0])
+                waiting[value] = bench.submits.submit(data, len(data), timeout)
+            world.turn()
+            for number, future in tuple(waiting.items()):
+                if not future.done():
+                    continue
+                del waiting[number]
+                error = ended[number] = future.exception()
+                if isinstance(error, OutcomeUnknownError) and chance.random() < 0.7:
+                    assert error.request is not None
+                    waiting[number] = bench.submits.retry(error.request, 0.5)
+                elif error is None:
+                    assert future.result() != STALE
+        applied = world.machine.recorder.applied
+        assert len(applied) == len(set(applied)), "nothing was applied twice"
+        assert len(applied) > 50
+        # Whatever still lingers on the way arrives after all.
+        for group in world.log:
+            world.append(0, group)
+        late = set(world.machine.recorder.applied)
+        for number, error in ended.items():
+            if number in waiting:
+                continue
+            if error is None:
+                assert number in applied
+            elif isinstance(error, NotAppliedError):
+                assert number not in late
+        bench.submits.close(CLOSED, "the end")
+        await quiet(*waiting.values())
+
+    run(main())
