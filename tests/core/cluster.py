@@ -21,6 +21,7 @@ from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.messages import Message, Refusal
 from clusterconsensus.consensus.types import (
     NOBODY,
+    ZERO,
     Ballot,
     Configuration,
     Entry,
@@ -93,7 +94,7 @@ class Cluster:
         payload = encode_configuration(Configuration(tuple(sorted(seats)), 0, None))
         entry = Entry.make(1, ballot, EntryKind.CONFIG, WALL_START, payload)
         self.ghost.chosen[1] = entry
-        self.ghost.entries[(1, ballot)] = (entry.crc, messages.Ballot(0, NOBODY))
+        self.ghost.entries[(1, ballot)] = (entry.crc, ZERO)
         self.ghost.chosen_in.append((ballot, 1))
         for member in made:
             member.store.cluster_id = CLUSTER_ID
@@ -152,7 +153,7 @@ class Cluster:
         self.ghost.on_turn(member)
         for effect in todo:
             self._perform(member, effect)
-            if member.replica is None:
+            if not member.is_up:
                 return  # it crashed between two effects
         self._apply(member)
 

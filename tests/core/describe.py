@@ -132,7 +132,8 @@ def _describe_request(message: Message) -> str:
             return f"Submit {', '.join(_texts(message.group))}"
         case SubmitReply():
             outcomes = ", ".join(
-                "no session" if outcome is None else outcome.decode() for outcome in message.outcomes
+                "no session" if outcome is None else outcome.decode()
+                for outcome in message.outcomes
             )
             return f"SubmitReply {_verdict(message.refusal)} {outcomes}".rstrip()
         case OpenSession():

@@ -1,8 +1,8 @@
 """One simulated member: a disk that forgets what was not synced, a state machine, a client.
 
-Nothing here knows the protocol. The disk keeps whole ``Persist`` batches in order; a crash loses the
-batches that no sync has covered, all of them or from some point on. The state machine goes through
-the real ``SessionTable``.
+Nothing here knows the protocol. The disk keeps whole ``Persist`` batches in order; a crash loses
+the batches that no sync has covered, all of them or from some point on. The state machine goes
+through the real ``SessionTable``.
 """
 
 from __future__ import annotations

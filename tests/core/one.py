@@ -8,8 +8,14 @@ from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.effects import Effect
 from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log, encode_configuration
-from clusterconsensus.consensus.messages import Accept, Accepted, Message, ProbeReply, Promise
-from clusterconsensus.consensus.messages import Refusal
+from clusterconsensus.consensus.messages import (
+    Accept,
+    Accepted,
+    Message,
+    ProbeReply,
+    Promise,
+    Refusal,
+)
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import (
     Ballot,
@@ -115,11 +121,16 @@ class One:
         return self.replica.master.ballot
 
     def accept(
-        self, ballot: Ballot, *entries: Entry, previous: Position | None = None, commit: int = 0
+        self,
+        ballot: Ballot,
+        *entries: Entry,
+        previous: Position | None = None,
+        commit: int = 0,
+        number: int = 1,
     ) -> list[Effect]:
-        """An accept of a ballot arrives from its owner."""
+        """An accept of a ballot arrives from its owner; ``number`` is its round."""
         behind = previous or Position(FIRST, 1)
-        return self.receive(ballot.owner, Accept(ballot, behind, entries, commit, 1))
+        return self.receive(ballot.owner, Accept(ballot, behind, entries, commit, number))
 
 
 def sent(found: list[Effect], kind: type[MessageT]) -> list[MessageT]:

@@ -161,7 +161,10 @@ class Story:
     def rest(self) -> None:
         """Whatever members have to do at home they do at once: only messages wait."""
         for _ in range(1_000):
-            if not any([self.cluster.work(member) for member in self.cluster.by_id.values()]):
+            busy = False
+            for member in self.cluster.by_id.values():
+                busy = self.cluster.work(member) or busy
+            if not busy:
                 return
         raise StoryError("a member does not come to rest")
 

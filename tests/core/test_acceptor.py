@@ -19,8 +19,8 @@ from clusterconsensus.consensus.messages import (
     Refusal,
     Reject,
 )
-from clusterconsensus.consensus.types import Ballot, EntryKind, Entry, Position
-from tests.core.one import A, B, C, D, FIRST, One, configuration_entry, noop, of_kind, sent
+from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Position
+from tests.core.one import FIRST, A, B, C, D, One, configuration_entry, noop, of_kind, sent
 
 SECOND = Ballot(2, B)
 THIRD = Ballot(3, C)
@@ -146,11 +146,22 @@ def test_an_acknowledgement_claims_what_the_disk_holds() -> None:
     one = One()
     one.accept(SECOND)
     one.slow = True
-    first = one.accept(SECOND, noop(2, SECOND))
-    assert [message.match for message in sent(first, Accepted)] == [1]
-    again = one.accept(SECOND, noop(2, SECOND))
-    assert [message.match for message in sent(again, Accepted)] == [1]
+    one.accept(SECOND, noop(2, SECOND))
+    for found in (
+        one.accept(SECOND, noop(2, SECOND)),
+        one.accept(SECOND, number=2),
+        one.accept(SECOND, noop(2, SECOND), number=3),
+    ):
+        assert [message.match for message in sent(found, Accepted)] == [1]
     assert [message.match for message in sent(one.turn(events.Persisted(2)), Accepted)] == [2]
+
+
+def test_a_new_round_is_answered_at_once_whatever_the_disk_does() -> None:
+    one = One()
+    one.accept(SECOND)
+    one.slow = True
+    found = one.accept(SECOND, noop(2, SECOND), number=2)
+    assert [(message.match, message.round) for message in sent(found, Accepted)] == [(1, 2)]
 
 
 def test_nothing_is_acknowledged_before_the_promise_is_durable() -> None:

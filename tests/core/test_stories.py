@@ -1,7 +1,7 @@
 """Tells every story under ``tests/stories`` and compares it with its recorded output.
 
-``REWRITE_STORIES=1 pytest tests/core/test_stories.py`` records it anew; the ``expect`` lines hold or
-fail all the same.
+``REWRITE_STORIES=1 pytest tests/core/test_stories.py`` records it anew; the ``expect`` lines hold
+or fail all the same.
 """
 
 from __future__ import annotations

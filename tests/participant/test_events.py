@@ -18,9 +18,12 @@ from clusterconsensus import (
     LostMaster,
     MasterChanged,
     MembershipChanged,
+    MsgpackCodec,
+    Outcome,
     Participant,
     ParticipantClosedError,
     ParticipantEvent,
+    Trouble,
 )
 from tests.participant.helpers import FAST, STEADY, Book, Told, cluster, error_of, run, until
 
@@ -84,6 +87,27 @@ def test_every_member_is_told_of_every_commit(tmp_path: Path) -> None:
                 ] == told["a"].commits[:2]
             await held.close()
             await asyncio.gather(*(reader.task for reader in readers))
+
+    run(main())
+
+
+def test_a_result_of_another_type_stops_nobody(tmp_path: Path) -> None:
+    """The change was applied; only its result cannot be told."""
+
+    async def main() -> None:
+        async with cluster(tmp_path) as held:
+            told = Told()
+            for name in "ab":
+                await held.start(name, codec=MsgpackCodec(result_type=str), handler=told)
+            await held["a"].init_master()
+            await held["a"].add_participant(held.member("b"))
+            for name in "ab":
+                error = await error_of(held[name].submit(["x", 1]))
+                assert isinstance(error, ApplyError)
+                assert error.outcome is Outcome.APPLIED
+            await held.settled()
+            assert held["b"].state.items == {"x": 2}
+            assert len(told.commits) == 4
 
     run(main())
 
@@ -155,9 +179,13 @@ def test_a_slow_reader_loses_the_oldest(tmp_path: Path) -> None:
                 await held["a"].submit(["x", number])
             assert isinstance(await first, Committed)
             await held["a"].aclose()
-            rest = [event async for event in stream if isinstance(event, Committed)]
-            assert len(rest) <= 10
-            assert rest[-1].changes == [["x", 30]]
+            told, *rest = [event async for event in stream]
+            assert isinstance(told, Trouble)
+            assert told.code == "events_dropped"
+            assert " events were dropped" in told.detail
+            assert len(rest) == 10
+            commits = [event for event in rest if isinstance(event, Committed)]
+            assert commits[-1].changes == [["x", 30]]
 
     run(main())
 

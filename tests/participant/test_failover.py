@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from clusterconsensus import ElectionError, NoMasterError, Role
 from tests.participant.helpers import FAST, Told, cluster, error_of, run, until
 
@@ -239,7 +241,8 @@ def test_the_loss_of_the_mastership_is_always_told(tmp_path: Path) -> None:
 
 def test_the_role_is_told_as_it_is(tmp_path: Path) -> None:
     async def main() -> None:
-        async with cluster(tmp_path, "ab") as held:
+        settings = msgspec.structs.replace(FAST, election_timeout_seconds=1.0)
+        async with cluster(tmp_path, "ab", settings=settings) as held:
             a, b = held["a"].status(), held["b"].status()
             assert (a.role, b.role) == (Role.MASTER, Role.FOLLOWER)
             assert a.master == b.master == held.member("a")

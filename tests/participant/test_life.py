@@ -27,6 +27,7 @@ from clusterconsensus import (
     TransportError,
     WrongDirectoryError,
 )
+from clusterconsensus.settings import MIB
 from clusterconsensus.storage.files import FileLock, RealFiles
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal
@@ -71,6 +72,15 @@ def test_a_state_has_its_three_methods(method: str) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(SettingsError, match="heartbeat_seconds"):
         made(settings=Settings(heartbeat_seconds=9))
+
+
+def test_a_transport_that_carries_less_is_refused_at_once() -> None:
+    settings = Settings(max_message_bytes=8 * MIB + 1, peer_queue_bytes=64 * MIB)
+    with pytest.raises(
+        SettingsError, match=rf"{8 * MIB} bytes; max_message_bytes is {8 * MIB + 1}"
+    ):
+        made(settings=settings)
+    made(settings=settings, transport=TcpTransport("127.0.0.1:7001", settings=settings))
 
 
 def test_nothing_happens_before_the_start(tmp_path: Path) -> None:
@@ -188,7 +198,7 @@ def test_founding_on_a_directory_that_belongs_to_a_cluster_is_refused(tmp_path: 
     """A-29, I1."""
 
     async def main() -> None:
-        async with cluster(tmp_path, "ab") as held:
+        async with cluster(tmp_path, "ab", settings=FAST) as held:
             for _ in range(2):
                 for participant in held.running.values():
                     error = await error_of(participant.init_master())

@@ -10,7 +10,9 @@ import msgspec
 from clusterconsensus import (
     Member,
     MembershipError,
+    MembershipPendingError,
     NoMasterError,
+    Outcome,
     Role,
     SettingsError,
     TcpTransport,
@@ -88,7 +90,8 @@ def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
         async with cluster(tmp_path, "ab") as held:
             for name in "ab":
                 error = await error_of(held[name].add_participant(held.member("c"), timeout=0.3))
-                assert isinstance(error, MembershipError)
+                assert isinstance(error, MembershipPendingError)
+                assert error.outcome is Outcome.UNKNOWN
                 assert str(held.member("c")) in str(error)
                 assert await held[name].submit(["x", 1]) > 0
             adding = asyncio.ensure_future(held["b"].add_participant(held.member("c")))
@@ -177,6 +180,19 @@ def test_adding_a_member_again_that_lost_its_disk_is_refused(tmp_path: Path) -> 
             error = await error_of(held["a"].add_participant(held.member("c")))
             assert isinstance(error, MembershipError)
             assert "another disk" in str(error)
+
+    run(main())
+
+
+def test_adding_a_member_again_that_is_gone_is_harmless(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            await held.stop("c")
+            await held["a"].add_participant(held.member("c"))
+            await held["b"].add_participant(held.member("c"))
+            await held.start("c")
+            await held["c"].add_participant(held.member("c"))
+            await held.settled()
 
     run(main())
 

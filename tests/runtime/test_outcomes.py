@@ -33,6 +33,18 @@ def test_a_failure_comes_back_as_an_error_that_says_it_was_applied() -> None:
     assert str(error) == "apply raised ValueError: too little"
 
 
+def test_a_result_that_does_not_decode_is_an_error_that_says_it_was_applied() -> None:
+    typed = MsgpackCodec(result_type=int)
+    with pytest.raises(ApplyError, match="does not decode") as caught:
+        outcomes.unpack(result("text"), typed.decode_result)
+    assert caught.value.outcome is Outcome.APPLIED
+    first, second = outcomes.unpack_batch(
+        outcomes.batch([result(1), result("text")]), typed.decode_result
+    )
+    assert first == 1
+    assert isinstance(second, ApplyError)
+
+
 def test_a_long_text_is_cut() -> None:
     limit = outcomes.MAX_DETAIL_CHARACTERS
     assert unpacked(outcomes.failure(ValueError("x" * 2 * limit))).detail == "x" * limit

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterconsensus.consensus import effects, events, messages
-from clusterconsensus.consensus.master import Origin
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import (
     NOBODY,
@@ -36,8 +35,9 @@ from clusterconsensus.errors import (
     ParticipantClosedError,
 )
 from clusterconsensus.runtime.applier import Applier
-from clusterconsensus.runtime.envelope import Arrival, Gate, encode_message
+from clusterconsensus.runtime.envelope import Arrival, Gate
 from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.runtime.mail import Mail
 from clusterconsensus.runtime.questions import MembershipQuestions, ReadQuestions
 from clusterconsensus.runtime.status import (
     BecameMaster,
@@ -48,14 +48,12 @@ from clusterconsensus.runtime.status import (
 )
 from clusterconsensus.runtime.submits import Submits
 from clusterconsensus.runtime.worker import Worker
+from clusterconsensus.runtime.writing import Writing
 from clusterconsensus.settings import Settings
 from clusterconsensus.storage.journal import Journal
 from clusterconsensus.transport.base import Transport
 
 logger = logging.getLogger("clusterconsensus.runtime")
-
-DISK_FULL_PAUSE_SECONDS = 0.5
-"""How long after a refusal for lack of space the same write is tried again; nothing was written."""
 
 LOOK_FOR_IDLE_SESSIONS_SECONDS = 60.0
 
@@ -113,11 +111,6 @@ class Driver:
         self._receiving = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._persists: list[effects.Persist] = []
-        self._writing = False
-        self._prepare_at = 0.0
-        self._routes: dict[Incarnation, tuple[Member, bytes]] = {}
-        """Address and header of each member of the configuration in force."""
         self._applying = False
         self._joining = False
         self._leader: Incarnation | None = None
@@ -131,6 +124,12 @@ class Driver:
         """Whether any master was heard, or this member was one, since the start."""
         self.error: Exception | None = None
         settings = parts.settings
+        self._mail = Mail(
+            parts.cluster, parts.transport, parts.gate, self._local.log, settings.max_batch_bytes
+        )
+        self._writing = Writing(
+            parts.journal, parts.writer, self._on_durable, self._set_disk_full, self.fail
+        )
         first_number = 1 + parts.environment.chance.getrandbits(48)
         self.submits = Submits(
             settings,
@@ -146,9 +145,9 @@ class Driver:
             settings, self._clock, self._ask_add, self.wake, first_number
         )
         self._perform: dict[type[Any], Callable[[Any], None]] = {
-            effects.Persist: self._persists.append,
-            effects.Send: self._on_send,
-            effects.Contact: self._on_contact,
+            effects.Persist: self._writing.add,
+            effects.Send: self._mail.on_send,
+            effects.Contact: self._mail.on_contact,
             effects.Load: self._on_load,
             effects.Apply: lambda effect: None,  # done at the end of the turn
             effects.ReadReady: lambda effect: self.reads.on_ready(
@@ -213,8 +212,7 @@ class Driver:
             # Messages leave before the writer's thread wakes: the two would contend for the
             # interpreter, and the followers' disks are on the longer way. Applying comes last,
             # while others' disks work.
-            if self._persists and not self._writing:
-                self._write()
+            self._writing.flush()
             if not self._applying and self._local.apply_asked > self._applier.applied:
                 self._apply_slice()
             self._set_timer()
@@ -262,60 +260,13 @@ class Driver:
 
     # -- durability
 
-    def _write(self) -> None:
-        """Everything that waits becomes one write and one sync."""
-        batch = tuple(self._persists)
-        self._persists.clear()
-        self._writing = True
-        journal = self.parts.journal
+    def _on_durable(self, ticket: int) -> None:
+        self._inbox.append(events.Persisted(ticket))
+        self._turn()
 
-        def done(_: None, error: Exception | None) -> None:
-            self._writing = False
-            if self.error is not None:
-                return
-            if error is None:
-                self._set_disk_full(False, "")
-                self._inbox.append(events.Persisted(batch[-1].ticket))
-                if journal.prepare_due and self._clock() >= self._prepare_at:
-                    self._prepare()
-                self._turn()
-            elif isinstance(error, DiskFullError):
-                # Nothing was written (W2): wait for space; as master the disk timeout ends it (E9).
-                self._set_disk_full(True, str(error))
-                self._persists[:0] = batch
-                self._writing = True
-                self._loop.call_later(DISK_FULL_PAUSE_SECONDS, self._write_again)
-            else:
-                self.fail(error)
-
-        self.parts.writer.call(lambda: journal.append(batch), done)
-
-    def _prepare(self) -> None:
-        """Between two writes, make a part of the next journal file, so that none has to wait for
-        the whole of it."""
-        self._writing = True
-
-        def done(_: bool | None, error: Exception | None) -> None:
-            self._writing = False
-            if self.error is not None:
-                return
-            if isinstance(error, DiskFullError):
-                # Not yet anybody's trouble: the current file has room, and may outlast the need.
-                self._prepare_at = self._clock() + DISK_FULL_PAUSE_SECONDS
-            elif error is not None:
-                self.fail(error)
-                return
-            if self._persists:
-                self._write()
-
-        self.parts.writer.call(self.parts.journal.prepare_next, done)
-
-    def _write_again(self) -> None:
-        self._writing = False
-        if self.error is None and self._persists:
-            self._write()
-
-    def _set_disk_full(self, full: bool, detail: str) -> None:
+    def _set_disk_full(self, detail: str) -> None:
+        """Note a full disk, or (empty) that it has space again."""
+        full = bool(detail)
         if full and not self.disk_full:
             logger.error("%s: %s", self.parts.member.id, detail)
             self._publish(Trouble(DiskFullError.code, detail))
@@ -341,29 +292,6 @@ class Driver:
 
     # -- messages
 
-    def _on_send(self, effect: effects.Send) -> None:
-        body = encode_message(effect.message)
-        for name in effect.to:
-            self._send_body(name, body)
-
-    def _send_body(self, name: Incarnation, body: bytes) -> None:
-        route = self._routes.get(name)
-        if route is None:
-            seat = self._local.log.configuration.seat(name)
-            member = seat.member if seat is not None else self._gate.address_of(name)
-            if member is None:
-                return
-            member_id, _, disk_id = name.partition("@")
-            route = (member, self._gate.header(member_id, disk_id))
-            if seat is not None:
-                self._routes[name] = route
-        self.parts.transport.send(self.parts.cluster, route[0], (route[1], body))
-
-    def _on_contact(self, effect: effects.Contact) -> None:
-        header = self._gate.header(effect.to.id, "")
-        body = encode_message(effect.message)
-        self.parts.transport.send(self.parts.cluster, effect.to, (header, body))
-
     def receive(self, arrived: Sequence[bytes]) -> None:
         """Messages have come in (``Receiver``)."""
         if self.error is not None:
@@ -386,7 +314,7 @@ class Driver:
             self._join(arrival.cluster_id)
         elif isinstance(message, messages.Identify):
             reply = messages.Identity(message.nonce, self._gate.cluster_id)
-            self._send_body(arrival.source, encode_message(reply))
+            self._mail.send(arrival.source, reply)
         elif isinstance(message, messages.SubmitReply):
             self.submits.on_reply(
                 message.attempt, message.refusal, message.outcomes, message.offset
@@ -416,14 +344,14 @@ class Driver:
         def done(_: None, error: Exception | None) -> None:
             self._joining = False
             if isinstance(error, DiskFullError):
-                self._set_disk_full(True, str(error))  # nothing was written; the master asks again
+                self._set_disk_full(str(error))  # nothing was written; the master asks again
                 return
             if error is not None:
                 self.fail(error)
                 return
             self._gate.cluster_id = cluster_id
             self._local.cluster_id = cluster_id
-            self._routes.clear()
+            self._mail.forget_routes()
             logger.info("%s: joined cluster %s", self.parts.member.id, cluster_id)
 
         self.parts.writer.call(lambda: self.parts.join(cluster_id), done)
@@ -440,26 +368,26 @@ class Driver:
         if to == NOBODY:
             self._inbox.append(events.SubmitLocal(attempt, group))
         else:
-            self._send_body(to, encode_message(messages.Submit(attempt, group)))
+            self._mail.send(to, messages.Submit(attempt, group))
 
     def _send_open_session(self, to: Incarnation, nonce: int) -> None:
         if to == NOBODY:
             self._inbox.append(events.OpenSessionLocal(nonce))
         else:
-            self._send_body(to, encode_message(messages.OpenSession(nonce)))
+            self._mail.send(to, messages.OpenSession(nonce))
 
     def _ask_read(self, to: Incarnation, nonce: int) -> None:
         if to == NOBODY:
             self._inbox.append(events.ReadLocal(nonce))
         else:
-            self._send_body(to, encode_message(messages.ReadAsk(nonce)))
+            self._mail.send(to, messages.ReadAsk(nonce))
 
     def _ask_add(self, to: Incarnation, nonce: int, member: Member) -> None:
         if to == NOBODY:
             self._inbox.append(events.AddMemberLocal(nonce, member))
         else:
             message = messages.AddMember(nonce, member.id, member.address)
-            self._send_body(to, encode_message(message))
+            self._mail.send(to, message)
 
     def start_election(self) -> asyncio.Future[None]:
         """A future that is done when this member leads."""
@@ -539,7 +467,7 @@ class Driver:
         return seat.member if seat is not None else self._gate.address_of(local.master)
 
     def _on_configuration_changed(self, effect: effects.ConfigurationChanged) -> None:
-        self._routes.clear()
+        self._mail.forget_routes()
         configuration = self._local.log.configuration
         members = ", ".join(f"{seat.id} ({seat.standing})" for seat in configuration.seats)
         state = "committed" if effect.committed else "in force"
@@ -604,20 +532,7 @@ class Driver:
         if origins is not None:
             origin = origins[place]
             if origin.source != NOBODY:
-                self._reply(origin, found)
-
-    def _reply(self, origin: Origin, found: Sequence[bytes | None]) -> None:
-        """Tell another member the outcomes of its group, in messages of bounded size."""
-        limit = self.parts.settings.max_batch_bytes
-        start = size = 0
-        for place, outcome in enumerate((*found, None)):
-            last = place == len(found)
-            if last or (place > start and size + len(outcome or b"") > limit):
-                part = tuple(found[start:place])
-                reply = messages.SubmitReply(origin.attempt, messages.Refusal.NONE, part, start)
-                self._send_body(origin.source, encode_message(reply))
-                start, size = place, 0
-            size += len(outcome or b"")
+                self._mail.reply(origin.source, origin.attempt, found)
 
     def on_session(self, seq: int, owner: str, nonce: int, session: int) -> None:
         """A session was opened (``Listener``)."""
@@ -628,7 +543,7 @@ class Driver:
         for origin in self.replica.master.origins.get(seq, ()):
             if origin.source != NOBODY:
                 opened = messages.SessionOpened(nonce, session)
-                self._send_body(origin.source, encode_message(opened))
+                self._mail.send(origin.source, opened)
 
     def on_entry(self, seq: int, changes: list[Any], results: list[bytes]) -> None:
         """An entry was applied (``Listener``)."""
@@ -658,6 +573,7 @@ class Driver:
         if self.error is not None:
             return
         self.error = error
+        self._writing.stop()
         if self._timer is not None:
             self._timer.cancel()
         closed = ParticipantClosedError(f"the participant has stopped: {reason}")

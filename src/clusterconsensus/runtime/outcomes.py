@@ -46,12 +46,17 @@ def unpack(outcome: bytes, decode_result: Callable[[bytes], Any]) -> Any:
     """The result of one change.
 
     Raises:
-        ApplyError: ``apply`` raised.
+        ApplyError: ``apply`` raised, or the codec cannot decode what it returned.
     """
     if outcome[:1] == FAILURE:
         kind, detail = _decode_failure(outcome[1:])
         raise ApplyError(kind.decode(), detail.decode())
-    return decode_result(outcome[1:])
+    try:
+        return decode_result(outcome[1:])
+    except Exception as error:
+        # The change was applied, and the caller must hear that, whatever its codec makes of it.
+        detail = f"the result does not decode: {error}"
+        raise ApplyError(type(error).__name__, detail) from error
 
 
 def unpack_batch(outcome: bytes, decode_result: Callable[[bytes], Any]) -> list[Any]:

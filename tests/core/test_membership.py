@@ -1,0 +1,224 @@
+"""Adding members, one voter at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from clusterconsensus.consensus import effects, events
+from clusterconsensus.consensus.effects import Effect
+from clusterconsensus.consensus.local import Limits
+from clusterconsensus.consensus.membership import MAX_REQUESTS
+from clusterconsensus.consensus.messages import (
+    Accepted,
+    AddMember,
+    Identify,
+    Identity,
+    MembershipReply,
+    ProbeReply,
+    Promise,
+    Refusal,
+)
+from clusterconsensus.consensus.types import Incarnation, Member, Position, Standing
+from tests.core.one import FIRST, A, B, C, D, One, of_kind, sent
+
+NEW = Member("d", "d:1")
+
+
+def led(limits: Limits | None = None) -> One:
+    one = One(limits=limits)
+    one.lead()
+    return one
+
+
+def ask(one: One, member: Member = NEW, nonce: int = 1) -> list[Effect]:
+    return one.turn(events.AddMemberLocal(nonce, member))
+
+
+def asked_nonce(found: list[Effect]) -> int:
+    (contact,) = of_kind(found, effects.Contact)
+    assert isinstance(contact.message, Identify)
+    return contact.message.nonce
+
+
+def ended(found: list[Effect]) -> effects.MembershipDone:
+    (done,) = of_kind(found, effects.MembershipDone)
+    return done
+
+
+def catch_up(one: One, *names: Incarnation) -> list[Effect]:
+    found: list[Effect] = []
+    for name in names:
+        match, number = one.local.log.last_seq, one.replica.master._round
+        found += one.receive(name, Accepted(one.ballot, match, number, 0, 0))
+    return found + one.turn()
+
+
+def test_a_member_is_identified_added_and_promoted() -> None:
+    one = led()
+    found = ask(one)
+    contact = of_kind(found, effects.Contact)[0]
+    assert contact.to == NEW
+    one.receive(D, Identity(asked_nonce(found), ""))
+    seat = one.local.log.configuration.seat(D)
+    assert seat is not None
+    assert (seat.standing, seat.promoting) == (Standing.LEARNER, True)
+    assert list(one.local.log.voters) == [A, B, C]
+    catch_up(one, B)
+    one.tick(0.1)
+    catch_up(one, B, D)
+    assert list(one.local.log.voters) == [A, B, C, D]
+    # It counts from now on: two of four choose nothing.
+    assert not of_kind(catch_up(one, B), effects.MembershipDone)
+    assert ended(catch_up(one, C)) == effects.MembershipDone(1, "")
+
+
+def test_another_one_at_the_address_is_refused() -> None:
+    one = led()
+    nonce = asked_nonce(ask(one))
+    done = ended(one.receive(Incarnation("z@1"), Identity(nonce, "")))
+    assert "'z'" in done.refusal
+    assert one.local.log.configuration_seq == 1
+
+
+def test_a_member_of_another_cluster_is_refused() -> None:
+    one = led()
+    nonce = asked_nonce(ask(one))
+    assert "another cluster" in ended(one.receive(D, Identity(nonce, "c2"))).refusal
+
+
+def test_an_answer_to_another_question_is_ignored() -> None:
+    one = led()
+    nonce = asked_nonce(ask(one))
+    assert not of_kind(one.receive(D, Identity(nonce + 1, "")), effects.MembershipDone)
+    assert one.local.log.configuration_seq == 1
+
+
+def test_adding_a_voter_is_achieved_already() -> None:
+    one = led()
+    ask(one, Member("b", "b:1"))
+    one.tick(0.1)
+    assert ended(catch_up(one, B)) == effects.MembershipDone(1, "")
+
+
+def test_a_voter_that_has_another_disk_now_is_not_what_was_added() -> None:
+    one = led()
+    nonce = asked_nonce(ask(one, Member("c", "c:1")))
+    done = ended(one.receive(Incarnation("c@another"), Identity(nonce, "")))
+    assert "another disk" in done.refusal
+
+
+def test_a_known_member_at_another_address_is_refused() -> None:
+    one = led()
+    assert "b:1" in ended(ask(one, Member("b", "elsewhere:1"))).refusal
+
+
+def test_the_same_question_twice_is_one_request() -> None:
+    one = led()
+    ask(one)
+    one.receive(B, AddMember(1, "e", "e:1"))
+    one.receive(B, AddMember(1, "e", "e:1"))
+    assert len(one.replica.membership._requests) == 2
+
+
+def test_who_does_not_lead_says_so() -> None:
+    one = One()
+    done = ended(ask(one))
+    assert done.retryable
+    assert sent(one.receive(B, AddMember(1, "e", "e:1")), MembershipReply)[0].retryable
+
+
+def test_requests_are_limited() -> None:
+    one = led()
+    for nonce in range(MAX_REQUESTS):
+        ask(one, Member(f"m{nonce}", f"m{nonce}:1"), nonce)
+    assert str(MAX_REQUESTS) in ended(ask(one, NEW, 999)).refusal
+
+
+def test_nothing_is_appended_before_an_own_entry_is_chosen() -> None:
+    one = One()
+    one.now = one.replica.election.deadline
+    one.tick()
+    candidacy = one.replica.election.candidacy
+    assert candidacy is not None
+    ballot = candidacy.ballot
+    one.receive(B, ProbeReply(ballot, Refusal.NONE, FIRST, Position(FIRST, 1)))
+    one.receive(B, Promise(ballot, Refusal.NONE, ballot, Position(FIRST, 1)))
+    one.receive(D, Identity(asked_nonce(ask(one)), ""))
+    assert one.local.log.configuration_seq == 1
+    one.receive(B, Accepted(ballot, 2, 1, 0, 0))
+    one.turn()
+    assert one.local.log.configuration_seq == 3
+
+
+def test_one_configuration_at_a_time() -> None:
+    one = led()
+    one.receive(D, Identity(asked_nonce(ask(one)), ""))
+    other = Incarnation("e@1")
+    one.receive(other, Identity(asked_nonce(ask(one, Member("e", "e:1"), 2)), ""))
+    assert one.local.log.configuration.seat(other) is None
+    catch_up(one, B)
+    assert one.local.log.configuration.seat(other) is not None
+
+
+def test_a_learner_that_is_slow_or_silent_is_not_promoted() -> None:
+    one = led()
+    one.receive(D, Identity(asked_nonce(ask(one)), ""))
+    catch_up(one, B)
+    for _ in range(15):
+        one.tick(0.1)
+        catch_up(one, B, C)
+    assert list(one.local.log.voters) == [A, B, C]
+    match, number = one.local.log.last_seq, one.replica.master._round
+    one.receive(D, Accepted(one.ballot, match, number, 0, 0))  # a round longer than E
+    assert list(one.local.log.voters) == [A, B, C]
+    one.tick(0.1)
+    catch_up(one, B, C, D)
+    assert list(one.local.log.voters) == [A, B, C, D]
+
+
+def test_no_vote_for_a_newcomer_while_too_few_are_alive() -> None:
+    one = led()
+    one.receive(D, Identity(asked_nonce(ask(one)), ""))
+    catch_up(one, B)
+    one.now += 1.0
+    one.tick()
+    number = one.replica.master._round
+    one.receive(D, Accepted(one.ballot, 3, number, 0, 0))
+    # Only a and d were heard lately: two of the four that would be needed.
+    assert list(one.local.log.voters) == [A, B, C]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_deadlines_are_never_left_in_the_past(known: bool) -> None:
+    one = led(Limits(request_timeout_seconds=2.0))
+    found = ask(one)
+    if known:
+        one.receive(D, Identity(asked_nonce(found), ""))
+    for _ in range(40):
+        assert one.replica.deadline > one.now - 1e-9
+        one.tick(max(0.0, one.replica.deadline - one.now))
+        catch_up(one, B, C)
+    assert one.replica.membership.deadline == math.inf
+
+
+def test_a_request_is_answered_in_time() -> None:
+    one = led(Limits(request_timeout_seconds=2.0))
+    ask(one)
+    found: list[Effect] = []
+    for _ in range(30):
+        found += one.tick(0.1)
+        found += catch_up(one, B)
+    done = ended(found)
+    assert done.retryable
+    assert "did not answer" in done.refusal
+
+
+def test_the_next_master_is_to_be_asked() -> None:
+    one = led()
+    ask(one)
+    one.receive(B, AddMember(4, "e", "e:1"))
+    found = one.tick(1.5)
+    assert ended(found).retryable
+    assert sent(found, MembershipReply)[0].retryable
