@@ -107,8 +107,8 @@ def test_a_local_read_needs_a_master_to_have_been_heard(tmp_path: Path) -> None:
             error = await error_of(fresh.read(x_of, consistency="local"))
             assert isinstance(error, NotReadyError)
             await held["a"].submit(["x", 1])
+            held.cuts.isolate("c", "a", "b")  # before it stops: nothing waits for its return
             await held.stop("c")
-            held.cuts.isolate("c", "a", "b")
             c = await held.start("c")
             for _ in range(3):
                 assert isinstance(await error_of(c.read(x_of, consistency="local")), NotReadyError)

@@ -123,11 +123,14 @@ class Acceptor:
         """Stop to listen and drop every connection; returns when all are gone."""
         self.stopped = True
         if self._server is not None:
-            self._server.close()
-            # The loop makes a connection over several of its iterations. Those that were accepted
-            # just before the close are met here, or drop themselves (``connection_made``).
+            # The loop makes a connection over several of its iterations, and a server that is
+            # closed in between leaves it unclosed. So first accept no more, then let those that
+            # were accepted be made (they drop themselves), and only then close.
+            for sock in self._server.sockets:
+                self.environment.loop.remove_reader(sock.fileno())
             for _ in range(ITERATIONS_OF_AN_ACCEPT):
                 await asyncio.sleep(0)
+            self._server.close()
         for connection in list(self.connections):
             connection.drop()
         if self.connections:
