@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import re
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -16,7 +15,6 @@ from clusterconsensus.codec import MsgpackCodec
 from clusterconsensus.consensus.sessions import Request
 from clusterconsensus.consensus.types import Member
 from clusterconsensus.errors import (
-    ApplyError,
     DirectoryInUseError,
     DivergedError,
     ElectionError,
@@ -31,15 +29,8 @@ from clusterconsensus.runtime import outcomes
 from clusterconsensus.runtime.driver import Driver
 from clusterconsensus.runtime.environment import Environment
 from clusterconsensus.runtime.opening import Opened, open_member
-from clusterconsensus.runtime.status import (
-    BecameMaster,
-    Committed,
-    EventHandler,
-    LostMaster,
-    ParticipantEvent,
-    Status,
-    Trouble,
-)
+from clusterconsensus.runtime.publishing import EventStream, Publisher
+from clusterconsensus.runtime.status import EventHandler, Status
 from clusterconsensus.settings import Settings
 from clusterconsensus.state import Codec, State
 from clusterconsensus.transport.base import Transport
@@ -114,7 +105,9 @@ class Participant(Generic[StateT]):
         self._directory = os.fspath(directory)
         self._transport = transport
         self._codec = codec or MsgpackCodec()
-        self._handler = event_handler or EventHandler()
+        self._publisher = Publisher(
+            event_handler or EventHandler(), self._codec.decode_result, self._settings.max_events
+        )
         self._environment = environment or Environment()
         self._opened: Opened | None = None
         self._driver: Driver | None = None
@@ -123,7 +116,6 @@ class Participant(Generic[StateT]):
         self._ended: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._error_raised = False
-        self._subscribers: list[_Subscriber] = []
 
     # -- life
 
@@ -157,9 +149,15 @@ class Participant(Generic[StateT]):
         try:
             if self._closing is not None:
                 raise ParticipantClosedError("the participant was closed while it started")
-            driver = Driver(opened.parts, self._publish, self._publish_commit, self._on_failed)
+            driver = Driver(
+                opened.parts,
+                self._publisher.publish,
+                self._publisher.publish_commit,
+                self._on_failed,
+            )
             opened.attach(driver)
-            opened.parts.applier.collects = self._wants_commits()
+            self._publisher.collect = opened.parts.applier.collect
+            opened.parts.applier.collect(self._publisher.wants_commits)
             await self._transport.attach(self._cluster, self._member, driver)
         except BaseException:
             await opened.aclose()
@@ -189,8 +187,7 @@ class Participant(Generic[StateT]):
             finally:
                 await opened.aclose()
         finally:
-            for subscriber in self._subscribers:
-                subscriber.end()
+            self._publisher.end()
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(None)
 
@@ -261,7 +258,7 @@ class Participant(Generic[StateT]):
 
         Raises:
             DirectoryNotEmptyError: the directory belongs to a cluster already.
-            InvalidChangeError: the snapshot is too large.
+            InvalidChangeError: the snapshot is too large, or ``State.install`` refuses it.
         """
         driver = self._running()
         opened = self._opened
@@ -533,52 +530,21 @@ class Participant(Generic[StateT]):
 
     # -- being told
 
-    async def events(self, *, commits: bool = False) -> AsyncIterator[ParticipantEvent]:
-        """What happens from now on, in order, until the participant stops.
+    def events(self, *, commits: bool = False) -> EventStream:
+        """What happens from this call on, in order, until the participant stops.
 
-        A reader that falls more than ``max_events`` behind loses the oldest.
+        ::
+
+            async for event in participant.events():
+                ...
+
+        A reader that falls more than ``max_events`` behind loses the oldest and is told how many.
 
         Arguments:
             commits: Whether ``Committed`` is among them, which costs something for each change.
         """
         self._running()
-        subscriber = _Subscriber(self._settings.max_events, commits)
-        self._subscribers.append(subscriber)
-        self._set_collects()
-        try:
-            while (event := await subscriber.next()) is not None:
-                yield event
-        finally:
-            self._subscribers.remove(subscriber)
-            self._set_collects()
-
-    def _wants_commits(self) -> bool:
-        own = type(self._handler).on_commit is not EventHandler.on_commit
-        return own or any(subscriber.commits for subscriber in self._subscribers)
-
-    def _set_collects(self) -> None:
-        if self._opened is not None:
-            self._opened.parts.applier.collects = self._wants_commits()
-
-    def _publish(self, event: ParticipantEvent) -> None:
-        for subscriber in self._subscribers:
-            subscriber.put(event)
-        if isinstance(event, BecameMaster):
-            self._handler.on_become_master()
-        elif isinstance(event, LostMaster):
-            self._handler.on_lose_master()
-
-    def _publish_commit(self, sequence: int, changes: list[Any], encoded: list[bytes]) -> None:
-        results: list[Any] = []
-        for outcome in encoded:
-            try:
-                results.append(outcomes.unpack(outcome, self._codec.decode_result))
-            except ApplyError as error:
-                results.append(error)
-        for subscriber in self._subscribers:
-            if subscriber.commits:
-                subscriber.put(Committed(sequence, changes, results))
-        self._handler.on_commit(sequence, changes, results)
+        return self._publisher.open(commits)
 
     def status(self) -> Status:
         """A snapshot of everything an operator asks first.
@@ -589,38 +555,6 @@ class Participant(Generic[StateT]):
         if self._opened is None or self._driver is None:
             raise ParticipantClosedError("the participant is not started")
         return self._opened.status(self._driver)
-
-
-class _Subscriber:
-    """One reader of ``events``: a bounded queue that drops its oldest."""
-
-    def __init__(self, limit: int, commits: bool) -> None:
-        self.commits = commits
-        self._events: deque[ParticipantEvent] = deque(maxlen=limit)
-        self._arrived = asyncio.Event()
-        self._ended = False
-        self._dropped = 0
-
-    def put(self, event: ParticipantEvent) -> None:
-        self._dropped += len(self._events) == self._events.maxlen
-        self._events.append(event)
-        self._arrived.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._arrived.set()
-
-    async def next(self) -> ParticipantEvent | None:
-        while not self._events:
-            if self._ended:
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._dropped:
-            detail = f"{self._dropped} events were dropped: their reader was too slow (max_events)"
-            self._dropped = 0
-            return Trouble("events_dropped", detail)
-        return self._events.popleft()
 
 
 def _shortened(value: object) -> str:

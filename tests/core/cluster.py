@@ -11,71 +11,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from clusterconsensus.consensus import effects, events, messages
-from clusterconsensus.consensus.local import Limits
 from clusterconsensus.consensus.log import encode_configuration
-from clusterconsensus.consensus.messages import Message, Refusal
+from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import (
-    NOBODY,
     ZERO,
     Ballot,
     Configuration,
     Entry,
     EntryKind,
-    Incarnation,
     Role,
     Seat,
     Standing,
     member_id_of,
 )
-from clusterconsensus.consensus.types import Member as Peer
+from tests.core.clients import Clients
 from tests.core.describe import describe, describe_entry
-from tests.core.ghost import BrokenError, Ghost
-from tests.core.member import Call, Done, Member, Opened, ReadCall
+from tests.core.ghost import BrokenError
+from tests.core.member import Done, Member
+from tests.core.world import Packet, encode
 
-encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Message).decode
 
 CLUSTER_ID = "c1"
 WALL_START = 1_700_000_000.0
 
 
-@dataclass(frozen=True)
-class Packet:
-    """A message under way."""
-
-    source: Incarnation
-    data: bytes
-    kind: str
-
-
-class Cluster:
-    """Members, the network between them, and one clock.
-
-    Arguments:
-        limits: For every member.
-        chance: Gives a number in [0, 1) each time it is called.
-    """
-
-    def __init__(self, limits: Limits | None = None, chance: Callable[[], float] | None = None):
-        self.limits = limits or Limits()
-        self.chance = chance or (lambda: 0.5)
-        self.now = 0.0
-        self.members: dict[Incarnation, Member] = {}
-        self.by_id: dict[str, Member] = {}
-        self.links: dict[tuple[str, str], list[Packet]] = {}
-        self.cuts: set[tuple[str, str]] = set()
-        self.ghost = Ghost(self.members)
-        self.told: list[str] = []
-        self.tells = False
-        self.tells_details = True
-        """Whether messages and writes are told too."""
-        self.next_attempt = 1
-        self.turns = 0
+class Cluster(Clients):
+    """The whole: turns, effects, deliveries, time."""
 
     # -- building
 
@@ -130,10 +96,6 @@ class Cluster:
             f"commit {local.commit}"
         )
 
-    def say(self, text: str, *, detail: bool = False) -> None:
-        if self.tells and (self.tells_details or not detail):
-            self.told.append(text)
-
     # -- turns
 
     def turn(self, member: Member, happened: Iterable[events.Event] = ()) -> None:
@@ -156,10 +118,6 @@ class Cluster:
             if not member.is_up:
                 return  # it crashed between two effects
         self._apply(member)
-
-    def post(self, member: Member, event: events.Event) -> None:
-        """Put an event into a member's inbox; the next turn takes it."""
-        member.inbox.append(event)
 
     def _perform(self, member: Member, effect: effects.Effect) -> None:
         if isinstance(effect, effects.Persist):
@@ -240,10 +198,6 @@ class Cluster:
 
     # -- network
 
-    def send(self, source: Member, target: Member, packet: Packet) -> None:
-        if (source.id, target.id) not in self.cuts:
-            self.links.setdefault((source.id, target.id), []).append(packet)
-
     def deliver(self, source: str, target: str, place: int = 0, *, keep: bool = False) -> bool:
         """Deliver the packet at a place of a link; ``keep`` leaves a copy under way."""
         waiting = self.links.get((source, target), [])
@@ -276,206 +230,6 @@ class Cluster:
             self.say(f"client of {member}: adding: {message.refusal or 'ok'}")
         else:
             self.turn(member, [events.Received(packet.source, message)])
-
-    def cut(self, source: str, target: str, *, both: bool = True) -> None:
-        """Lose everything on a link from now on, what is under way included."""
-        for link in [(source, target), (target, source)] if both else [(source, target)]:
-            self.cuts.add(link)
-            self.links.pop(link, None)
-
-    # -- clients
-
-    def submit(self, member: Member, *texts: str) -> list[Call]:
-        """The client of a member submits changes; they leave with the next ``send_calls``."""
-        return [member.client.new_call(text) for text in texts]
-
-    def send_calls(self, member: Member, numbers: Sequence[int] | None = None) -> None:
-        """Send calls (all that wait) to whom the member takes for the master."""
-        client = member.client
-        leader = member.leader if member.is_up else None
-        if leader is None or (not client.calls and numbers is None):
-            return
-        if not client.session:
-            if leader == member.name:
-                self.turn(member, [events.OpenSessionLocal(client.nonce)])
-            else:
-                self._post_packet(member, leader, messages.OpenSession(client.nonce))
-            return
-        chosen = sorted(client.calls) if numbers is None else list(numbers)
-        runs: list[list[int]] = []
-        size = 0
-        for number in chosen:
-            length = len(client.calls[number].text)
-            if (
-                not runs
-                or number != runs[-1][-1] + 1
-                or size + length > self.limits.max_batch_bytes
-            ):
-                runs.append([])
-                size = 0
-            runs[-1].append(number)
-            size += length
-        for run in runs:
-            self._send_group(member, leader, run)
-
-    def _send_group(self, member: Member, leader: Incarnation, numbers: list[int]) -> None:
-        if not member.is_up or any(number not in member.client.calls for number in numbers):
-            return  # what came before it in this loop has ended it
-        attempt = self.next_attempt
-        self.next_attempt += 1
-        group = member.client.group(numbers, attempt)
-        if leader == member.name:
-            self.turn(member, [events.SubmitLocal(attempt, group)])
-        else:
-            self._post_packet(member, leader, messages.Submit(attempt, group))
-
-    def _post_packet(self, member: Member, to: Incarnation, message: Message) -> None:
-        packet = Packet(member.name, encode(message), type(message).__name__.lower())
-        self.send(member, self.members[to], packet)
-
-    def give_up(self, member: Member, number: int) -> None:
-        """The client stops waiting; what it learns is what the attempts' answers prove (X4)."""
-        client = member.client
-        call = client.calls[number]
-        if call.open_attempts:
-            client.end(number, "unknown")
-        else:
-            client.end(number, "not applied")
-            self.ghost.never.add((client.session, number))
-
-    def _on_submit_reply(self, member: Member, message: messages.SubmitReply) -> None:
-        client = member.client
-        numbers = client.attempts.get(message.attempt, ())
-        if message.refusal is not Refusal.NONE:
-            client.attempts.pop(message.attempt, None)
-            for number in numbers:
-                if number in client.calls:
-                    client.calls[number].open_attempts.discard(message.attempt)
-            self.say(f"client of {member}: refused, {message.refusal.name}")
-            return
-        if not numbers:
-            return  # an earlier run's, or an expired session's
-        for number, outcome in zip(numbers, message.outcomes, strict=True):
-            self._end_call(member, number, outcome)
-
-    def _end_call(self, member: Member, number: int, outcome: bytes | None) -> None:
-        client = member.client
-        text = "session expired" if outcome is None else outcome.decode()
-        call = client.end(number, text)
-        if call is None:
-            return
-        self.say(f"client of {member}: {call.text} gives {text}")
-        if outcome is None:
-            self._expire(member)
-        if outcome is not None and outcome != b"stale":
-            self.ghost.on_acknowledged(self.ghost.executed[(client.session, number)])
-
-    def _expire(self, member: Member) -> None:
-        """The session is gone: nothing more can be learned of what was sent in it."""
-        client = member.client
-        for number in tuple(client.calls):
-            client.end(number, "session expired")
-        client.session = 0
-        client.nonce += 1
-        client.attempts.clear()
-
-    def _on_done(self, member: Member, done: Done) -> None:
-        if done.session == member.client.session:
-            for number, outcome in enumerate(done.outcomes, done.first):
-                self._end_call(member, number, outcome)
-        origins = member.running.master.origins.get(done.seq)
-        if origins is None:
-            return
-        origin = origins[done.place]
-        if origin.source != NOBODY:
-            reply = messages.SubmitReply(origin.attempt, Refusal.NONE, done.outcomes)
-            self._post_packet(member, origin.source, reply)
-
-    def _on_opened(self, member: Member, opened: Opened) -> None:
-        if opened.owner == member.name:
-            self._on_session(member, opened.nonce, opened.session)
-        for origin in member.running.master.origins.get(opened.seq, ()):
-            if origin.source != NOBODY:
-                reply = messages.SessionOpened(opened.nonce, opened.session)
-                self._post_packet(member, origin.source, reply)
-
-    def _on_session(self, member: Member, nonce: int, session: int) -> None:
-        client = member.client
-        if nonce == client.nonce and session and not client.session:
-            client.session = session
-
-    def read(self, member: Member) -> ReadCall | None:
-        """The client of a member reads, if it knows whom to ask."""
-        leader = member.leader
-        if leader is None:
-            return None
-        client = member.client
-        call = ReadCall(client.new_nonce(), self.ghost.floor)
-        client.reads[call.nonce] = call
-        if leader == member.name:
-            self.turn(member, [events.ReadLocal(call.nonce)])
-        else:
-            self._post_packet(member, leader, messages.ReadAsk(call.nonce))
-        return call
-
-    def _on_read_tell(self, member: Member, nonce: int, granted: bool, seq: int) -> None:
-        for call in list(member.client.reads.values()):
-            if call.nonce == nonce and not call.outcome:
-                if granted:
-                    call.wanted = seq
-                else:
-                    call.outcome = "refused"
-                    self.say(f"client of {member}: the read is refused")
-        self._serve_reads(member)
-
-    def _serve_reads(self, member: Member) -> None:
-        machine = member.machine
-        for call in member.client.reads.values():
-            if call.outcome or call.wanted is None or machine.applied < call.wanted:
-                continue
-            values = " ".join(f"{name}={value}" for name, value in sorted(machine.values.items()))
-            call.outcome = values or "nothing"
-            self.say(f"client of {member}: reads {call.outcome}")
-            if machine.applied < call.floor:
-                raise AssertionError(
-                    f"I-16: {member} reads at {machine.applied}, {call.floor} was acknowledged"
-                )
-            self.ghost.on_acknowledged(machine.applied)
-
-    def add(self, via: Member, member: Member) -> int:
-        """The client of ``via`` wants a member added; returns the request's number."""
-        nonce = via.client.new_nonce()
-        via.client.adding[nonce] = "waiting"
-        leader = via.leader
-        if leader == via.name:
-            peer = Peer(member.id, member.id)
-            self.turn(via, [events.AddMemberLocal(nonce, peer)])
-        elif leader is not None:
-            self._post_packet(via, leader, messages.AddMember(nonce, member.id, member.id))
-        return nonce
-
-    def _tell_client(self, member: Member, effect: effects.Effect) -> None:
-        client = member.client
-        if isinstance(effect, effects.SubmitRefused):
-            refusal = Refusal.OVERLOADED if effect.overloaded else Refusal.NOT_APPENDED
-            self._on_submit_reply(member, messages.SubmitReply(effect.attempt, refusal))
-        elif isinstance(effect, effects.ReadReady):
-            self._on_read_tell(member, effect.nonce, True, effect.seq)
-        elif isinstance(effect, effects.ReadRefused):
-            self._on_read_tell(member, effect.nonce, False, 0)
-        elif isinstance(effect, effects.MembershipDone):
-            client.adding[effect.nonce] = effect.refusal or "ok"
-            self.say(f"client of {member}: adding: {effect.refusal or 'ok'}")
-        elif isinstance(effect, effects.ElectionEnded):
-            self.say(f"client of {member}: election: {effect.refusal or 'won'}")
-        elif isinstance(effect, effects.ConfigurationChanged):
-            voters = member.local.log.configuration.seats
-            text = " ".join(f"{seat.id}({seat.standing})" for seat in voters)
-            state = "chosen" if effect.committed else "in force"
-            self.say(f"{member} has members {text}, {state}")
-        elif isinstance(effect, effects.Diverged):
-            member.diverged = True
-            self.say(f"{member} has diverged at or before {effect.seq}")
 
     def _on_role(self, member: Member, effect: effects.RoleChanged) -> None:
         whom = ""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.story import StoryError, tell
+from tests.core.expectations import StoryError
+from tests.core.story import tell
 
 STORIES = Path(__file__).parent.parent / "stories"
 

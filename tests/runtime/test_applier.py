@@ -234,7 +234,7 @@ def test_changes_and_results_are_collected_only_when_asked_for() -> None:
     member = Member()
     member.feed(session(1), changes(2, group(1, 1, request("x"))))
     assert member.heard.entries == [(1, [], []), (2, [], [])]
-    member.applier.collects = True
+    member.applier.collect(True)
     member.feed(changes(3, group(1, 2, request("y"), request("p", "raise")), group(1, 1)))
     seq, given_, encoded = member.heard.entries[-1]
     assert (seq, given_) == (3, ["y", "p", "raise"])

@@ -83,8 +83,7 @@ class Applier:
         self.applied = 0
         self.checksum = 0
         self.time = 0.0
-        self.collects = False
-        """Whether ``on_entry`` gets changes and results."""
+        self._collects = False
         self._codec = codec
         self._listener = listener
         self._clock = clock
@@ -96,6 +95,10 @@ class Applier:
         self._changes: list[Any] = []
         self._results: list[bytes] = []
         self._running: Iterator[None] | None = None
+
+    def collect(self, wanted: bool) -> None:
+        """Whether ``on_entry`` gets changes and results from now on."""
+        self._collects = wanted
 
     def run(self, entry_at: Callable[[int], Entry], up_to: int) -> bool:
         """Apply entries up to a sequence for one slice; True when that far.
@@ -228,7 +231,7 @@ class Applier:
             raise  # this member's trouble, not the change's: the others do not share it (R8)
         except Exception as error:
             outcome = outcomes.failure(error)
-        if self.collects:
+        if self._collects:
             self._changes.append(change)
             self._results.append(outcome)
         return outcome

@@ -21,6 +21,7 @@ from clusterconsensus.consensus.types import Entry, Member, incarnation, member_
 from clusterconsensus.errors import (
     DamagedError,
     DirectoryNotEmptyError,
+    InvalidChangeError,
     StoragePoisonedError,
 )
 from clusterconsensus.runtime.applier import Applier
@@ -80,6 +81,7 @@ class Opened:
 
         Raises:
             DirectoryNotEmptyError: it belongs to a cluster already.
+            InvalidChangeError: the state does not install the snapshot.
         """
         parts, identity = self.parts, self.directory.identity
         local = parts.replica.local
@@ -93,6 +95,14 @@ class Opened:
                 f"directory {self.directory.path} belongs to cluster {identity.cluster!r} "
                 f"({identity.cluster_id}) already; it rejoins it by itself, without init_master"
             )
+        if snapshot is not None:
+            # Refused now rather than by every start of every member.
+            try:
+                parts.applier.state.install(snapshot)
+            except Exception as error:
+                raise InvalidChangeError(
+                    f"the state does not install the snapshot of {len(snapshot)} bytes: {error}"
+                ) from error
         cluster_id = identity.cluster_id or parts.environment.new_id()
         self.founding = True
         try:

@@ -55,8 +55,7 @@ def unpack(outcome: bytes, decode_result: Callable[[bytes], Any]) -> Any:
         return decode_result(outcome[1:])
     except Exception as error:
         # The change was applied, and the caller must hear that, whatever its codec makes of it.
-        detail = f"the result does not decode: {error}"
-        raise ApplyError(type(error).__name__, detail) from error
+        raise ApplyError(type(error).__name__, f"the result does not decode: {error}") from error
 
 
 def unpack_batch(outcome: bytes, decode_result: Callable[[bytes], Any]) -> list[Any]:
