@@ -9,6 +9,7 @@ from clusterconsensus.consensus.events import Event
 from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log
 from clusterconsensus.consensus.replica import Replica
+from clusterconsensus.consensus.sessions import encode_requests
 from clusterconsensus.consensus.types import Ballot, Position, Role
 from tests.core.one import FIRST, A, B, C, D, One, configuration_entry, noop, of_kind
 
@@ -124,3 +125,30 @@ def test_events_give_the_same_effects_each_time() -> None:
         return found + one.tick(2.0)
 
     assert play() == play()
+
+
+def test_a_group_that_says_what_it_is_not_is_dropped() -> None:
+    """It would stop every member once it is chosen."""
+    one = One()
+    one.lead()
+    before = one.local.log.last_seq
+    body = encode_requests([b"x"])
+    for group in (messages.Group(1, 1, 1, 2, body), messages.Group(1, 1, 1, 1, b"\xc1")):
+        one.receive(B, messages.Submit(1, group))
+    assert one.local.log.last_seq == before
+
+
+@pytest.mark.parametrize("damage", ["applied", "durable", "promised", "ballot"])
+def test_a_broken_invariant_halts(damage: str) -> None:
+    one = One()
+    one.lead()
+    if damage == "applied":
+        one.local.applied = 99
+    elif damage == "durable":
+        one.local.log.durable_seq = 0
+    elif damage == "promised":
+        one.local.promised = FIRST
+    else:
+        one.replica.master.ballot = FIRST
+    assert of_kind(one.turn(), effects.Halt)
+    assert one.tick(1.0) == []
