@@ -86,12 +86,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: naming the setting, its value and the bound.
         """
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if isinstance(value, bool):
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.type is bool:
+                if not isinstance(value, bool):
+                    raise SettingsError(f"{field.name} must be True or False, not {value!r}")
                 continue
-            if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-                raise SettingsError(f"{name} must be a number above 0, not {value!r}")
+            whole = field.type is int
+            kinds = int if whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+                kind = "a whole number" if whole else "a number"
+                raise SettingsError(f"{field.name} must be {kind} above 0, not {value!r}")
         if self.heartbeat_seconds > self.election_timeout_seconds / 5:
             raise SettingsError(
                 f"heartbeat_seconds ({self.heartbeat_seconds}) must be at most a fifth of "

@@ -123,6 +123,7 @@ class Applier:
         """Apply one entry; yields where a slice ends inside it."""
         kind = entry.kind
         pieces: list[bytes] = []
+        initial: bytes | None = None
         try:
             if kind == EntryKind.CHANGES:
                 yield from self._apply_changes(entry, pieces)
@@ -130,14 +131,14 @@ class Applier:
                 self._apply_session(entry)
             elif kind == EntryKind.CONFIG:
                 initial = _decode_configuration(entry.payload).initial
-                if initial is not None:
-                    self.state.install(initial)
             elif kind != EntryKind.NOOP:
                 raise BrokenInvariantError(f"entry {entry.seq} is of the unknown kind {kind} (K4)")
         except msgspec.MsgspecError as error:
             raise BrokenInvariantError(
                 f"the committed entry {entry.seq} does not decode: {error}"
             ) from error
+        if initial is not None:
+            self.state.install(initial)
         self.time = entry.time
         self.checksum = crc32(b"".join(pieces), crc32(entry.crc.to_bytes(4, "big"), self.checksum))
         self.applied = entry.seq
