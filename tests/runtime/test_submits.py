@@ -20,8 +20,8 @@ from clusterconsensus.errors import (
     SessionExpiredError,
 )
 from clusterconsensus.runtime.outcomes import STALE
-from clusterconsensus.runtime.submits import MAX_REQUESTS_PER_GROUP, MAX_UNKNOWN
-from clusterconsensus.settings import KIB
+from clusterconsensus.runtime.submits import MAX_REQUESTS_PER_GROUP, MAX_UNKNOWN, Submits
+from clusterconsensus.settings import KIB, Settings
 from tests.runtime.helpers import Bench, changes, failure, request, run, session
 from tests.runtime.helpers import Member as Machine
 
@@ -778,3 +778,31 @@ def test_each_change_has_one_effect_at_most_and_what_is_said_of_it_is_true(seed:
         await quiet(*waiting.values())
 
     run(main())
+
+
+def test_a_shorter_time_out_asks_for_a_turn_although_others_wait() -> None:
+    """Without a master nothing leaves the queue; the timer must hear of an earlier deadline."""
+
+    async def main() -> None:
+        woken: list[int] = []
+        settings = Settings()
+        submits = Submits(
+            settings,
+            asyncio.get_running_loop().time,
+            lambda to, attempt, group: None,
+            lambda to, nonce: None,
+            lambda: woken.append(1),
+            nonce=1,
+        )
+        first = submits.submit(b"x", 1, 10.0)
+        assert len(woken) == 1
+        second = submits.submit(b"x", 1, 20.0)
+        assert len(woken) == 1
+        third = submits.submit(b"x", 1, 0.5)
+        assert len(woken) == 2
+        assert submits.deadline <= asyncio.get_running_loop().time() + 0.5
+        submits.close(ParticipantClosedError("closed"), "closed")
+        for future in (first, second, third):
+            assert isinstance(future.exception(), ParticipantClosedError)
+
+    asyncio.run(main())

@@ -191,7 +191,11 @@ class Applier:
                         if self._unlooked >= self._look_after and self._is_slice_over():
                             yield
                     found.append(outcome)
-                    pieces.append(outcome if outcome[:1] == b"\0" else outcomes.comparable(outcome))
+                    pieces.append(
+                        outcome
+                        if outcome and outcome[0] == outcomes.RESULT[0]
+                        else outcomes.comparable(outcome)
+                    )
                     number += 1
             self._listener.on_group(entry.seq, place, group.session, group.first, found)
 

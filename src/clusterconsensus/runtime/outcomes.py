@@ -48,7 +48,7 @@ def unpack(outcome: bytes, decode_result: Callable[[bytes], Any]) -> Any:
     Raises:
         ApplyError: ``apply`` raised, or the codec cannot decode what it returned.
     """
-    if outcome[:1] == FAILURE:
+    if outcome and outcome[0] == FAILURE[0]:
         kind, detail = _decode_failure(outcome[1:])
         raise ApplyError(kind.decode(), detail.decode())
     try:

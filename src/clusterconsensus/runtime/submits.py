@@ -102,6 +102,8 @@ class Submits:
         self._attempts: dict[int, Attempt] = {}
         self._attempt_of: dict[int, int] = {}
         self._next_number = 1
+        self._lowest = 1
+        """Nothing below this number waits; looked up only when it matters."""
         self._next_attempt = first_attempt
         self._next_deadline = math.inf
         self._resend_at = math.inf
@@ -135,17 +137,23 @@ class Submits:
                 f"max_pending_bytes ({settings.max_pending_bytes})"
             )
         number = self._next_number
-        if number - self._acked_below() > 2 * settings.max_pending_changes:
-            # One old request holds back the acknowledgement of all later ones.
-            if self._unknown:
-                del self._unknown[next(iter(self._unknown))]
-            else:
-                raise OverloadedError(
-                    f"a change waits since {number - self._acked_below()} requests "
-                    "(max_pending_changes)"
-                )
+        if number - self._lowest > 2 * settings.max_pending_changes:
+            self._make_room(number)
         self._next_number = number + 1
         return self._wait_for(number, request, size, timeout)
+
+    def _make_room(self, number: int) -> None:
+        """One old request may hold back the acknowledgement of all later ones: forget it if nobody
+        waits for it, or take no more."""
+        limit = 2 * self._settings.max_pending_changes
+        self._lowest = self._acked_below()
+        if number - self._lowest <= limit:
+            return
+        if not self._unknown:
+            raise OverloadedError(
+                f"a change waits since {number - self._lowest} requests (max_pending_changes)"
+            )
+        del self._unknown[min(self._unknown)]
 
     def retry(self, number: int, timeout: float | None) -> asyncio.Future[bytes]:
         """Ask again for a request whose outcome was unknown.
@@ -174,8 +182,10 @@ class Submits:
         self._pending_bytes += size
         if deadline < self._next_deadline:
             self._next_deadline = deadline
+            self._wake()
+        elif not self._queue:
+            self._wake()  # otherwise whoever came first in this turn has asked for the next one
         self._queue.append(number)
-        self._wake()
         return future
 
     def _acked_below(self) -> int:
