@@ -19,6 +19,7 @@ from clusterconsensus.consensus.sessions import (
     encode_session_order,
 )
 from clusterconsensus.consensus.types import NOBODY, Ballot, Entry, EntryKind, Incarnation
+from clusterconsensus.errors import OutcomeUnknownError
 from clusterconsensus.runtime.applier import Applier
 from clusterconsensus.runtime.submits import Submits
 from clusterconsensus.settings import Settings
@@ -232,3 +233,18 @@ def failure(future: asyncio.Future[Any]) -> BaseException | None:
 
 
 NEVER = math.inf
+
+
+def unknown(bench: Bench, count: int = 1) -> list[int]:
+    """Let some requests end with an unknown outcome; returns their numbers."""
+    futures = [bench.submit(timeout=0.5) for _ in range(count)]
+    bench.flush()
+    bench.later(0.6)
+    numbers = []
+    for future in futures:
+        error = failure(future)
+        assert isinstance(error, OutcomeUnknownError)
+        assert error.request is not None
+        numbers.append(error.request)
+    bench.submits.on_tick(bench.clock.now)
+    return numbers
