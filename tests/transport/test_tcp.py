@@ -137,7 +137,7 @@ def test_a_cluster_that_is_attached_later_is_reached_at_once() -> None:
             left.send("shop", b, [b"lost"])
             await until(lambda: left.statistics()["refusals_received"])
             assert at_a.lost == [b], "the refusal is news"
-            assert right.statistics()["dropped_not_attached"] == 1
+            await until(lambda: right.statistics()["dropped_not_attached"] == 1)
             at_b = Recorder()
             await right.attach("shop", b, at_b)
             for count in range(1_000):
