@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -34,8 +33,6 @@ from clusterconsensus.runtime.status import EventHandler, Status
 from clusterconsensus.settings import Settings
 from clusterconsensus.state import Codec, State
 from clusterconsensus.transport.base import Transport
-
-logger = logging.getLogger("clusterconsensus.participant")
 
 StateT = TypeVar("StateT", bound=State)
 AnswerT = TypeVar("AnswerT")

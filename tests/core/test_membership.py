@@ -222,3 +222,33 @@ def test_the_next_master_is_to_be_asked() -> None:
     found = one.tick(1.5)
     assert ended(found).retryable
     assert sent(found, MembershipReply)[0].retryable
+
+
+def test_who_was_quick_once_and_has_fallen_behind_is_not_promoted() -> None:
+    """M4: the latest round counts, also while the configuration before is not chosen yet."""
+    one = led()
+    one.receive(D, Identity(asked_nonce(ask(one)), ""))
+    behind = one.local.log.last_seq - 1  # B and C lack the learner's configuration
+    catch_up(one, D)
+    catch_up(one, D)
+    assert one.replica.membership._ready == {D}
+
+    def hear(name: Incarnation, match: int) -> None:
+        number = one.replica.master._round
+        one.receive(name, Accepted(one.ballot, match, number, 0, 0))
+
+    stuck = one.local.log.last_seq
+    one.turn(events.OpenSessionLocal(1))  # an entry that D does not get
+    one.turn()
+    for _ in range(30):
+        one.tick(0.1)
+        for name, match in ((B, behind), (C, behind), (D, stuck)):
+            hear(name, match)
+    assert one.local.leads
+    assert one.local.log.last_seq > stuck
+    catch_up(one, B)
+    assert one.local.log.configuration_seq <= one.local.commit
+    assert list(one.local.log.voters) == [A, B, C]
+    catch_up(one, D)  # the long round ends
+    catch_up(one, D)  # a quick one
+    assert list(one.local.log.voters) == [A, B, C, D]

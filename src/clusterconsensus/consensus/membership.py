@@ -204,8 +204,10 @@ class Membership:
         self._master.append_configuration(encode_configuration(successor))
 
     def _measure(self) -> None:
-        """Follow the catch-up rounds of learners that are to be promoted."""
+        """Follow the catch-up rounds of learners that are to be promoted. The latest one counts:
+        who was quick once and has fallen behind since is not ready."""
         local = self._local
+        limit = local.limits.election_timeout_seconds
         for seat in local.log.configuration.seats:
             name = seat.incarnation
             progress = self._master.progress.get(name)
@@ -214,8 +216,12 @@ class Membership:
             running = self._rounds.get(name)
             if running is None:
                 self._rounds[name] = CatchUpRound(local.log.last_seq, local.now)
-            elif progress.match >= running.target_seq:
-                if local.now - running.began_at < local.limits.election_timeout_seconds:
+                continue
+            quick = local.now - running.began_at < limit
+            if not quick:
+                self._ready.discard(name)
+            if progress.match >= running.target_seq:
+                if quick:
                     self._ready.add(name)
                 self._rounds[name] = CatchUpRound(local.log.last_seq, local.now)
 
