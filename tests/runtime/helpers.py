@@ -248,3 +248,8 @@ def unknown(bench: Bench, count: int = 1) -> list[int]:
         numbers.append(error.request)
     bench.submits.on_tick(bench.clock.now)
     return numbers
+
+
+async def quiet(*futures: asyncio.Future[bytes]) -> None:
+    """Look at every error, so that none is complained about."""
+    await asyncio.gather(*futures, return_exceptions=True)

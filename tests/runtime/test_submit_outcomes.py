@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from clusterconsensus.consensus.messages import Refusal
@@ -17,15 +15,10 @@ from clusterconsensus.errors import (
     SessionExpiredError,
 )
 from clusterconsensus.runtime.submits import MAX_UNKNOWN
-from tests.runtime.helpers import Bench, failure, run, unknown
+from tests.runtime.helpers import Bench, failure, quiet, run, unknown
 
 B = Incarnation("b@1")
 CLOSED = ParticipantClosedError("closed")
-
-
-async def quiet(*futures: asyncio.Future[bytes]) -> None:
-    """Look at every error, so that none is complained about."""
-    await asyncio.gather(*futures, return_exceptions=True)
 
 
 # -- when the time is up

@@ -21,16 +21,11 @@ from clusterconsensus.errors import (
 from clusterconsensus.runtime.outcomes import STALE
 from clusterconsensus.runtime.submits import MAX_REQUESTS_PER_GROUP, Submits
 from clusterconsensus.settings import KIB, Settings
-from tests.runtime.helpers import Bench, changes, failure, request, run, session, unknown
+from tests.runtime.helpers import Bench, changes, failure, quiet, request, run, session, unknown
 from tests.runtime.helpers import Member as Machine
 
 B = Incarnation("b@1")
 CLOSED = ParticipantClosedError("closed")
-
-
-async def quiet(*futures: asyncio.Future[bytes]) -> None:
-    """Look at every error, so that none is complained about."""
-    await asyncio.gather(*futures, return_exceptions=True)
 
 
 # -- sending
