@@ -1,7 +1,8 @@
-"""Random schedules against the pure core, a fixed set of seeds.
+"""Random schedules against bare cores, a fixed set of seeds.
 
-A failing seed is in the message; ``python -m tests.core.fuzz SEED`` tells its schedule in full.
-``FUZZ_SEEDS=10000`` runs more of them, ``python -m tests.core.fuzz 0 100000`` without pytest.
+A failing seed is in the message; ``python -m clusterconsensus.simulation.cores.fuzz SEED`` tells
+its schedule in full. ``FUZZ_SEEDS=10000`` runs more of them; ``0 100000`` as the module's arguments
+does so without pytest.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 
 import pytest
 
-from tests.core.fuzz import Schedule
+from clusterconsensus.simulation.cores.fuzz import Schedule
 
 SEEDS = int(os.environ.get("FUZZ_SEEDS", "400"))
 PER_TEST = 50
@@ -25,7 +26,7 @@ def run(seed: int) -> Schedule:
         schedule.run()
     except Exception as error:
         raise AssertionError(
-            f"seed {seed} fails: {error}; python -m tests.core.fuzz {seed}"
+            f"seed {seed} fails: {error}; python -m clusterconsensus.simulation.cores.fuzz {seed}"
         ) from error
     return schedule
 

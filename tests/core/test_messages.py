@@ -37,7 +37,7 @@ from clusterconsensus.consensus.messages import (
     SubmitReply,
 )
 from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Incarnation, Position
-from tests.core.describe import describe
+from clusterconsensus.simulation.cores.describe import describe
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Message).decode

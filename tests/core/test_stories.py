@@ -1,4 +1,4 @@
-"""Tells every story under ``tests/stories`` and compares it with its recorded output.
+"""Tells every story of ``clusterconsensus.simulation.stories`` and compares it with its output.
 
 ``REWRITE_STORIES=1 pytest tests/core/test_stories.py`` records it anew; the ``expect`` lines hold
 or fail all the same.
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.expectations import StoryError
-from tests.core.story import tell
+from clusterconsensus.simulation import stories
+from clusterconsensus.simulation.cores.expectations import StoryError
+from clusterconsensus.simulation.cores.story import tell
 
-STORIES = Path(__file__).parent.parent / "stories"
+STORIES = Path(stories.__file__).parent
 
 
 @pytest.mark.parametrize("path", sorted(STORIES.glob("*.txt")), ids=lambda path: path.stem)

@@ -28,11 +28,11 @@ from clusterconsensus.consensus.types import (
     Standing,
     member_id_of,
 )
-from tests.core.clients import Clients
-from tests.core.describe import describe, describe_entry
-from tests.core.ghost import BrokenError
-from tests.core.member import Done, Member
-from tests.core.world import Packet, encode
+from clusterconsensus.simulation.cores.clients import Clients
+from clusterconsensus.simulation.cores.describe import describe, describe_entry
+from clusterconsensus.simulation.cores.ghost import BrokenError
+from clusterconsensus.simulation.cores.member import Done, Member
+from clusterconsensus.simulation.cores.world import Packet, encode
 
 decode = msgspec.msgpack.Decoder(Message).decode
 

@@ -11,8 +11,8 @@ from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits
 from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import Incarnation
-from tests.core.ghost import Ghost
-from tests.core.member import Member
+from clusterconsensus.simulation.cores.ghost import Ghost
+from clusterconsensus.simulation.cores.member import Member
 
 encode = msgspec.msgpack.Encoder().encode
 

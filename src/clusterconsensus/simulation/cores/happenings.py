@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits
-from tests.core.cluster import Cluster
-from tests.core.member import Member
-from tests.core.world import Packet
+from clusterconsensus.simulation.cores.cluster import Cluster
+from clusterconsensus.simulation.cores.member import Member
+from clusterconsensus.simulation.cores.world import Packet
 
 SMALL = Limits(
     max_batch_bytes=300,

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 from clusterconsensus.consensus.types import Role
-from tests.core.cluster import Cluster
-from tests.core.member import Member
+from clusterconsensus.simulation.cores.cluster import Cluster
+from clusterconsensus.simulation.cores.member import Member
 
 
 class StoryError(AssertionError):

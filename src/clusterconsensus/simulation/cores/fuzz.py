@@ -7,8 +7,8 @@ nobody waits without an answer.
 
 To look for failures::
 
-    python -m tests.core.fuzz 0 5000      # these seeds
-    python -m tests.core.fuzz 1234        # one seed, told in full
+    python -m clusterconsensus.simulation.cores.fuzz 0 5000      # these seeds
+    python -m clusterconsensus.simulation.cores.fuzz 1234        # one seed, told in full
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import sys
 import time
 
-from tests.core.happenings import SMALL, Happenings
+from clusterconsensus.simulation.cores.happenings import SMALL, Happenings
 
 WAIT_SECONDS = 5 * SMALL.election_timeout_seconds
 

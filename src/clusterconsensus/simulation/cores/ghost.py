@@ -20,7 +20,7 @@ from clusterconsensus.consensus.types import (
     Incarnation,
     Role,
 )
-from tests.core.member import Machine, Member
+from clusterconsensus.simulation.cores.member import Machine, Member
 
 decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
 

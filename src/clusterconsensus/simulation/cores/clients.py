@@ -12,8 +12,8 @@ from clusterconsensus.consensus import effects, events, messages
 from clusterconsensus.consensus.messages import Refusal
 from clusterconsensus.consensus.types import NOBODY, Incarnation
 from clusterconsensus.consensus.types import Member as Peer
-from tests.core.member import Call, Done, Member, Opened, ReadCall
-from tests.core.world import World
+from clusterconsensus.simulation.cores.member import Call, Done, Member, Opened, ReadCall
+from clusterconsensus.simulation.cores.world import World
 
 
 class Clients(World):

@@ -43,7 +43,7 @@ from clusterconsensus.consensus.types import (
     EntryKind,
     member_id_of,
 )
-from tests.core.member import Done, Opened
+from clusterconsensus.simulation.cores.member import Done, Opened
 
 decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
 

@@ -57,9 +57,9 @@ import msgspec
 from clusterconsensus.consensus import events
 from clusterconsensus.consensus.messages import Accept, Message, Prepare, Probe
 from clusterconsensus.consensus.types import Ballot
-from tests.core.expectations import Expectations, StoryError
-from tests.core.member import Member
-from tests.core.world import Packet
+from clusterconsensus.simulation.cores.expectations import Expectations, StoryError
+from clusterconsensus.simulation.cores.member import Member
+from clusterconsensus.simulation.cores.world import Packet
 
 ELECTION_KINDS = ("probe", "probereply", "prepare", "promise", "promisepull", "promisepart")
 

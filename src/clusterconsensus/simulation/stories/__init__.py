@@ -1,0 +1,1 @@
+"""Stories: scripts of commands against bare cores, with what these say. See ``cores.story``."""
