@@ -18,7 +18,6 @@ from clusterconsensus.consensus import effects, events, messages
 from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import (
-    ZERO,
     Ballot,
     Configuration,
     Entry,
@@ -30,9 +29,9 @@ from clusterconsensus.consensus.types import (
 )
 from clusterconsensus.simulation.cores.clients import Clients
 from clusterconsensus.simulation.cores.describe import describe, describe_entry
-from clusterconsensus.simulation.cores.ghost import BrokenError
 from clusterconsensus.simulation.cores.member import Done, Member
 from clusterconsensus.simulation.cores.world import Packet, encode
+from clusterconsensus.simulation.invariants import BrokenError, rule_of
 
 decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -59,9 +58,7 @@ class Cluster(Clients):
         ballot = Ballot(1, made[0].name)
         payload = encode_configuration(Configuration(tuple(sorted(seats)), 0, None))
         entry = Entry.make(1, ballot, EntryKind.CONFIG, WALL_START, payload)
-        self.ghost.chosen[1] = entry
-        self.ghost.entries[(1, ballot)] = (entry.crc, ZERO)
-        self.ghost.chosen_in.append((ballot, 1))
+        self.ghost.found(entry)
         for member in made:
             member.store.cluster_id = CLUSTER_ID
             member.store.promised = ballot
@@ -72,9 +69,9 @@ class Cluster(Clients):
     def start(self, member: Member) -> None:
         member.start(self.now, self.chance())
         self.ghost.on_start(member)
-        self.ghost.on_executed(member.machine, 0)
+        self.ghost.on_machine(member.machine, 0)
         if member.machine.applied:
-            self.ghost.on_applied(member)
+            self._tell_applied(member)
 
     def crash(self, member: Member, kept: int = 0) -> None:
         """End a member at once; of its unsynced writes the first ``kept`` batches survive."""
@@ -145,7 +142,7 @@ class Cluster(Clients):
             member.halted = effect.reason
             self.say(f"{member} halts: {effect.reason}")
             if not effect.diverged:
-                raise BrokenError(f"{member} halts: {effect.reason}")
+                raise BrokenError(*rule_of(f"{member} halts: {effect.reason}"))
         elif isinstance(effect, effects.RoleChanged):
             self._on_role(member, effect)
         else:
@@ -183,8 +180,8 @@ class Cluster(Clients):
             entry = member.local.log.entry(machine.applied + 1)
             done = len(machine.executed)
             told = machine.apply(entry)
-            self.ghost.on_executed(machine, done)
-            self.ghost.on_applied(member)
+            self.ghost.on_machine(machine, done)
+            self._tell_applied(member)
             for item in told:
                 if isinstance(item, Done):
                     self._on_done(member, item)
@@ -195,6 +192,11 @@ class Cluster(Clients):
         self.post(member, events.Applied(machine.applied, machine.checksum))
         self._serve_reads(member)
         return True
+
+    def _tell_applied(self, member: Member) -> None:
+        machine = member.machine
+        if machine.skew == 0:
+            self.ghost.on_applied(member, machine.applied, machine.checksum)
 
     # -- network
 

@@ -293,6 +293,22 @@ class Member:
     def is_up(self) -> bool:
         return self.replica is not None
 
+    # -- for the ghost: what a power failure would leave
+
+    @property
+    def durable_promise(self) -> Ballot:
+        return self.store.promised
+
+    @property
+    def durable_last(self) -> int:
+        return len(self.store.entries)
+
+    def durable_ballot(self, seq: int) -> Ballot | None:
+        return self.store.ballot_at(seq)
+
+    def durable_entry(self, seq: int) -> Entry:
+        return self.store.entries[seq - 1]
+
     @property
     def leader(self) -> Incarnation | None:
         """Whom this member's client would ask: itself, the master it hears, or nobody."""

@@ -11,7 +11,7 @@ from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits
 from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import Incarnation
-from clusterconsensus.simulation.cores.ghost import Ghost
+from clusterconsensus.simulation.cores.ghost import CoreGhost
 from clusterconsensus.simulation.cores.member import Member
 
 encode = msgspec.msgpack.Encoder().encode
@@ -44,7 +44,7 @@ class World:
         self.by_id: dict[str, Member] = {}
         self.links: dict[tuple[str, str], list[Packet]] = {}
         self.cuts: set[tuple[str, str]] = set()
-        self.ghost = Ghost(self.members)
+        self.ghost = CoreGhost(self.members)
         self.told: list[str] = []
         self.tells = False
         self.tells_details = True
