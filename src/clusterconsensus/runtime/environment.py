@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.runtime.worker import ThreadWorker, Worker
 from clusterconsensus.storage.files import Files, RealFiles
 
@@ -25,12 +26,15 @@ class Environment:
         wall_seconds: The wall clock, in seconds since the Unix epoch; used for replicated time
             only, never to measure.
         chance: The one source of randomness: election timers, disk ids, cluster ids.
+        watch: Is given the core of each participant that starts, before its first step. For
+            simulators, which compare the members with each other; production watches nothing.
     """
 
     files: Files = field(default_factory=RealFiles)
     make_worker: Callable[[str], Worker] = ThreadWorker
     wall_seconds: Callable[[], float] = time.time
     chance: random.Random = field(default_factory=random.Random)
+    watch: Callable[[Replica], None] | None = None
 
     def new_id(self) -> str:
         """A fresh identifier of 32 hexadecimal digits."""

@@ -293,6 +293,9 @@ async def _open(
     local = Local(
         name, limits, log, recovered.promised, commit, applier.checksum, identity.cluster_id
     )
+    replica = Replica(local)
+    if environment.watch is not None:
+        environment.watch(replica)
     parts = Parts(
         cluster=identity.cluster,
         member=member,
@@ -300,7 +303,7 @@ async def _open(
         environment=environment,
         transport=transport,
         journal=journal,
-        replica=Replica(local),
+        replica=replica,
         applier=applier,
         gate=Gate(member, identity.disk_id, identity.cluster_id),
         writer=writer,

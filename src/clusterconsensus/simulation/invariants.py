@@ -139,7 +139,12 @@ class Ghost:
         self.entries[(entry.seq, entry.ballot)] = (entry.crc, before)
         self.chosen_in.append((entry.ballot, entry.seq))
 
-    def _fail(self, rule: str, text: str) -> NoReturn:
+    def fail(self, rule: str, text: str) -> NoReturn:
+        """A rule does not hold.
+
+        Raises:
+            BrokenError: always.
+        """
         raise BrokenError(rule, text)
 
     # -- effects
@@ -151,18 +156,18 @@ class Ghost:
         cut = batch.truncate_from
         if cut is not None:
             if cut <= seen.commit_before:
-                self._fail("I-7", f"{member} cuts {cut}, committed up to {member.local.commit}")
+                self.fail("I-7", f"{member} cuts {cut}, committed up to {member.local.commit}")
             chosen = self.chosen.get(cut)
             if chosen is not None and seen.ballot_at(cut) == chosen.ballot:
-                self._fail("I-4", f"{member} cuts the chosen entry {chosen}")
+                self.fail("I-4", f"{member} cuts the chosen entry {chosen}")
             del written[cut - 1 :]
         for entry in batch.entries:
             if entry.seq != len(written) + 1:
-                self._fail("I-9", f"{member} writes {entry} behind {len(written)}")
+                self.fail("I-9", f"{member} writes {entry} behind {len(written)}")
             before = seen.ballot_at(entry.seq - 1)
             found = self.entries.setdefault((entry.seq, entry.ballot), (entry.crc, before))
             if found != (entry.crc, before):
-                self._fail("I-3", f"{member} holds another {entry}: {found}, {before}")
+                self.fail("I-3", f"{member} holds another {entry}: {found}, {before}")
             if entry.kind == EntryKind.CONFIG and entry.ballot.owner == member.name:
                 self._on_new_configuration(member, entry)
             written.append(entry.ballot)
@@ -174,10 +179,10 @@ class Ghost:
         if member.local.leads and member.local.log.last_seq >= entry.seq:
             own = [seq for ballot, seq in self.chosen_in if ballot == entry.ballot]
             if not own:
-                self._fail("I-11", f"{member} appends {entry} before an own entry is chosen")
+                self.fail("I-11", f"{member} appends {entry} before an own entry is chosen")
             previous = decode_configuration(entry.payload).previous_seq
             if previous not in self.chosen:
-                self._fail("M2", f"{member} appends {entry}, but {previous} is not chosen")
+                self.fail("M2", f"{member} appends {entry}, but {previous} is not chosen")
 
     def on_send(self, member: Observed, message: Message) -> None:
         """A message leaves: it must not say more than is durable (the D-rules)."""
@@ -185,13 +190,13 @@ class Ghost:
             self._on_accepted(member, message)
         elif isinstance(message, Prepare):
             if member.durable_promise < message.ballot:
-                self._fail(
+                self.fail(
                     "D1", f"{member} asks for {message.ballot}, durable {member.durable_promise}"
                 )
             self._note_promise(member, message.ballot)
         elif isinstance(message, Promise) and message.refusal is Refusal.NONE:
             if member.durable_promise < message.ballot:
-                self._fail(
+                self.fail(
                     "D2", f"{member} promises {message.ballot}, durable {member.durable_promise}"
                 )
             self._note_promise(member, message.ballot)
@@ -201,42 +206,42 @@ class Ghost:
         if ballot is before:
             return
         if ballot < before:
-            self._fail("I-5", f"{member} acts in {ballot} after {before}")
+            self.fail("I-5", f"{member} acts in {ballot} after {before}")
         self.promises[member.name] = ballot
 
     def _on_accepted(self, member: Observed, message: Accepted) -> None:
         durable = member.durable_promise
         if durable is not message.ballot and durable < message.ballot:
-            self._fail("D3", f"{member} accepts in {message.ballot}, durable {durable}")
+            self.fail("D3", f"{member} accepts in {message.ballot}, durable {durable}")
         self._note_promise(member, message.ballot)
         if message.match > member.durable_last:
-            self._fail("D3", f"{member} claims {message.match}, durable {member.durable_last}")
+            self.fail("D3", f"{member} claims {message.match}, durable {member.durable_last}")
         master = self._members.get(message.ballot.owner)
         if master is not None and master.is_up and master.local.leads and message.match:
             if master.running.master.ballot != message.ballot:
                 return
             theirs = master.local.log.ballot_at(message.match)
             if theirs != member.durable_ballot(message.match):
-                self._fail("I-8", f"{member} claims to match {master} at {message.match}")
+                self.fail("I-8", f"{member} claims to match {master} at {message.match}")
 
     # -- what is applied
 
     def on_executed(self, seq: int, session: int, number: int, text: str) -> None:
         """A request has taken effect on some member."""
         if self.executed.setdefault((session, number), seq) != seq:
-            self._fail("I-15", f"{text} took effect at {seq} and before")
+            self.fail("I-15", f"{text} took effect at {seq} and before")
         if (session, number) in self.never:
-            self._fail("X4", f"{text} took effect at {seq}, but was told to be not applied")
+            self.fail("X4", f"{text} took effect at {seq}, but was told to be not applied")
 
     def on_applied(self, member: Observed, seq: int, checksum: int) -> None:
         """A member has applied up to a sequence."""
         if self.checksums.setdefault(seq, checksum) != checksum:
-            self._fail("I-13", f"{member} has another checksum at {seq}")
+            self.fail("I-13", f"{member} has another checksum at {seq}")
 
     def on_acknowledged(self, seq: int) -> None:
         """A client got the outcome of what is at ``seq``, or has read it (I-17)."""
         if seq not in self.chosen:
-            self._fail("I-17", f"{seq} is acknowledged and not chosen")
+            self.fail("I-17", f"{seq} is acknowledged and not chosen")
         self.floor = max(self.floor, seq)
 
     # -- turns
@@ -247,12 +252,12 @@ class Ghost:
         self._seen[member.name] = Seen(member)
         promised = max(self.promises.get(member.name, ZERO), member.durable_promise)
         if local.promised < promised:
-            self._fail("I-5", f"{member} forgot its promise {promised}")
+            self.fail("I-5", f"{member} forgot its promise {promised}")
         if local.commit and local.commit not in self.chosen:
-            self._fail("I-6", f"{member} starts with commit {local.commit}, not chosen")
+            self.fail("I-6", f"{member} starts with commit {local.commit}, not chosen")
         for seq in range(1, member.durable_last + 1):
             if local.log.ballot_at(seq) != member.durable_ballot(seq):
-                self._fail("I-21", f"{member} starts without {seq}, which its disk held durably")
+                self.fail("I-21", f"{member} starts without {seq}, which its disk held durably")
 
     def on_turn(self, member: Observed) -> None:
         """A member's turn has ended; its effects are not performed yet."""
@@ -260,7 +265,7 @@ class Ghost:
         seen = self._seen[member.name]
         if local.promised is not seen.promised:
             if local.promised < seen.promised:
-                self._fail("I-5", f"{member} lowers its promise to {local.promised}")
+                self.fail("I-5", f"{member} lowers its promise to {local.promised}")
             seen.promised = local.promised
         if local.role is not seen.role:
             seen.role = local.role
@@ -269,19 +274,19 @@ class Ghost:
         seen.commit_before = seen.commit
         if local.commit != seen.commit:
             if local.commit < seen.commit:
-                self._fail("I-6", f"{member} takes back its commit {seen.commit}")
+                self.fail("I-6", f"{member} takes back its commit {seen.commit}")
             self._on_commit(member, seen.commit, local.commit)
             seen.commit = local.commit
 
     def _on_master(self, member: Observed) -> None:
         ballot = member.running.master.ballot
         if self.masters.setdefault(ballot, member.name) != member.name:
-            self._fail("I-2", f"{member} and {self.masters[ballot]} lead in {ballot}")
+            self.fail("I-2", f"{member} and {self.masters[ballot]} lead in {ballot}")
         if ballot.owner != member.name:
-            self._fail("I-2", f"{member} leads in a foreign ballot {ballot}")
+            self.fail("I-2", f"{member} leads in a foreign ballot {ballot}")
         lower = max((seq for chosen_in, seq in self.chosen_in if chosen_in < ballot), default=0)
         if lower and member.local.log.ballot_at(lower) != self.chosen[lower].ballot:
-            self._fail("I-4", f"{member} leads in {ballot} without {self.chosen[lower]}")
+            self.fail("I-4", f"{member} leads in {ballot} without {self.chosen[lower]}")
 
     def _on_commit(self, member: Observed, before: int, commit: int) -> None:
         local = member.local
@@ -299,19 +304,19 @@ class Ghost:
                 if chosen is not entry and (
                     chosen.ballot != log.ballot_at(seq) or chosen.crc != entry.crc
                 ):
-                    self._fail("I-1", f"{member} commits {entry}, chosen is {chosen}")
+                    self.fail("I-1", f"{member} commits {entry}, chosen is {chosen}")
         if self.chosen_in and commit <= self.chosen_in[-1][1]:
             return
         ballot = log.ballot_at(commit)
         if not local.leads or ballot is None or ballot != member.running.master.ballot:
-            self._fail("I-10", f"{member} commits {commit} by {ballot} without leading in it")
+            self.fail("I-10", f"{member} commits {commit} by {ballot} without leading in it")
         self.chosen_in.append((ballot, commit))
         voters = log.voters
         if len(set(voters)) != len(voters):
-            self._fail("I-12", f"a voter counts twice in {voters}")
+            self.fail("I-12", f"a voter counts twice in {voters}")
         holders = self.holders(voters, commit, ballot)
         if len(holders) < majority_size(len(voters)):
-            self._fail("I-10", f"{member} commits {commit}, durable only at {holders} of {voters}")
+            self.fail("I-10", f"{member} commits {commit}, durable only at {holders} of {voters}")
 
     def holders(self, voters: Sequence[Incarnation], seq: int, ballot: Ballot) -> list[Incarnation]:
         """The voters on whose disks an entry is durable."""
@@ -337,7 +342,7 @@ class Ghost:
                 break
         after = set(decode_configuration(entry.payload).voters)
         if before and len(before ^ after) > 1:
-            self._fail("I-11", f"{entry} changes {sorted(before)} to {sorted(after)}")
+            self.fail("I-11", f"{entry} changes {sorted(before)} to {sorted(after)}")
 
     def check_deeply(self, member: Observed) -> None:
         """The slow checks of the parts themselves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -48,7 +48,16 @@ from clusterconsensus.simulation.cores.member import Done, Opened
 decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
 
 
-def describe_entry(entry: Entry, told: Sequence[Done | Opened] = ()) -> str:
+Show = Callable[[bytes], str]
+"""Turns an encoded change or outcome into text."""
+
+
+def plain(data: bytes) -> str:
+    """For changes and outcomes that are text themselves."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def describe_entry(entry: Entry, told: Sequence[Done | Opened] = (), show: Show = plain) -> str:
     """``5@2:a x=1``; with what came of it where it was applied."""
     head = f"{entry.seq}@{entry.ballot}"
     if entry.kind == EntryKind.NOOP:
@@ -62,30 +71,32 @@ def describe_entry(entry: Entry, told: Sequence[Done | Opened] = ()) -> str:
             return f"{head} close sessions " + " ".join(str(number) for number, _ in order.idle)
         return f"{head} session of {member_id_of(order.owner)}"
     results = [outcome for item in told if isinstance(item, Done) for outcome in item.outcomes]
-    texts = [text for group in decode_groups(entry.payload) for text in _texts(group)]
+    texts = [text for group in decode_groups(entry.payload) for text in _texts(group, show)]
     if results:
         shown = (
-            f"{text} -> {'no session' if result is None else result.decode()}"
+            f"{text} -> {'no session' if result is None else show(result)}"
             for text, result in zip(texts, results, strict=True)
         )
         return f"{head} " + ", ".join(shown)
     return f"{head} " + ", ".join(texts)
 
 
-def _texts(group: Group) -> list[str]:
-    requests = decode_requests(group.body)
-    return [request.decode() for request in requests if isinstance(request, bytes)]
+def _texts(group: Group, show: Show) -> list[str]:
+    return [
+        show(request) if isinstance(request, bytes) else " & ".join(map(show, request))
+        for request in decode_requests(group.body)
+    ]
 
 
-def _entries(entries: Sequence[Entry]) -> str:
-    return "[" + ", ".join(describe_entry(entry) for entry in entries) + "]"
+def _entries(entries: Sequence[Entry], show: Show) -> str:
+    return "[" + ", ".join(describe_entry(entry, (), show) for entry in entries) + "]"
 
 
 def _verdict(refusal: Refusal) -> str:
     return "yes" if refusal is Refusal.NONE else refusal.name
 
 
-def describe(message: Message) -> str:
+def describe(message: Message, show: Show = plain) -> str:
     """One line that names the message and what matters in it."""
     match message:
         case Probe():
@@ -100,17 +111,17 @@ def describe(message: Message) -> str:
             if message.refusal is not Refusal.NONE:
                 text += f", promised {message.promised}"
             if message.suffix:
-                text += f" {_entries(message.suffix)}"
+                text += f" {_entries(message.suffix, show)}"
             return text + (" more" if message.more else "")
         case PromisePull():
             return f"PromisePull {message.ballot} from {message.first}"
         case PromisePart():
             more = " more" if message.more else ""
-            return f"PromisePart {message.ballot} {_entries(message.entries)}{more}"
+            return f"PromisePart {message.ballot} {_entries(message.entries, show)}{more}"
         case Accept():
             return (
                 f"Accept {message.ballot} round {message.round} behind {message.previous} "
-                f"{_entries(message.entries)} commit {message.commit}"
+                f"{_entries(message.entries, show)} commit {message.commit}"
             )
         case Accepted():
             return (
@@ -123,17 +134,16 @@ def describe(message: Message) -> str:
                 f"behind {message.previous_seq} hint {message.hint}"
             )
         case _:
-            return _describe_request(message)
+            return _describe_request(message, show)
 
 
-def _describe_request(message: Message) -> str:
+def _describe_request(message: Message, show: Show) -> str:
     match message:
         case Submit():
-            return f"Submit {', '.join(_texts(message.group))}"
+            return f"Submit {', '.join(_texts(message.group, show))}"
         case SubmitReply():
             outcomes = ", ".join(
-                "no session" if outcome is None else outcome.decode()
-                for outcome in message.outcomes
+                "no session" if outcome is None else show(outcome) for outcome in message.outcomes
             )
             return f"SubmitReply {_verdict(message.refusal)} {outcomes}".rstrip()
         case OpenSession():

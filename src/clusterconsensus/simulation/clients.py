@@ -1,0 +1,215 @@
+"""Clients of a simulated cluster: they call, wait, give up, ask again or elsewhere, and write down
+what they were told.
+
+A client is not a part of any member: when the member it asked goes down, it does not know what
+became of its call. It then goes on under a new name, because what it left behind may still take
+effect, while its old self waits for ever. A call whose outcome is unknown is asked for again inside
+its session, if the member lives and the client has the patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from clusterconsensus.errors import (
+    ApplyError,
+    ConsensusError,
+    InvalidChangeError,
+    Outcome,
+    OutcomeUnknownError,
+    ReadFailedError,
+)
+from clusterconsensus.participant import Participant
+from clusterconsensus.simulation.cluster import Cluster
+from clusterconsensus.simulation.history import History, Operation
+from clusterconsensus.simulation.machine import GoneError, Machine
+from clusterconsensus.simulation.witness import Witness
+from clusterconsensus.simulation.workloads import Workload
+
+
+@dataclass
+class Habits:
+    """How a client behaves.
+
+    Attributes:
+        pause_seconds: Between two calls, on average.
+        patience_seconds: How long a call may take; short ones end as unknown.
+        wanders: How likely it is that the next call goes to another member.
+        asks_again: How likely it is that an unknown outcome is asked for again.
+        burst: How many calls it makes at once.
+    """
+
+    pause_seconds: float = 0.2
+    patience_seconds: float = 5.0
+    wanders: float = 0.3
+    asks_again: float = 0.5
+    burst: int = 1
+
+
+class Clients:
+    """All clients of one cluster.
+
+    Arguments:
+        cluster: Whom they ask.
+        workload: What they ask.
+        habits: How.
+        chance: Everything they leave to chance.
+    """
+
+    def __init__(
+        self, cluster: Cluster, workload: Workload, habits: Habits, chance: Random
+    ) -> None:
+        self.cluster = cluster
+        self.workload = workload
+        self.habits = habits
+        self.history = History()
+        self._chance = chance
+        self._stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lives = 0
+        self._shown: dict[int, int] = {}
+
+    def start(self, count: int) -> None:
+        """Let these many clients begin."""
+        for number in range(count):
+            chance = Random(f"{self.cluster.world.seed}/client {number}")
+            self._tasks.append(
+                asyncio.get_running_loop().create_task(self._live(f"c{number + 1}", chance))
+            )
+
+    def stop(self) -> None:
+        """No new calls from now on."""
+        self._stopped = True
+
+    async def ended(self) -> None:
+        """Wait until every client has ended its last call."""
+        for task in self._tasks:
+            await task
+
+    async def _live(self, name: str, chance: Random) -> None:
+        habits, life = self.habits, 1
+        home = None
+        await asyncio.sleep(chance.random() * habits.pause_seconds)
+        while not self._stopped:
+            machines = list(self.cluster.machines.values())
+            if home is None or chance.random() < habits.wanders:
+                home = machines[chance.randrange(len(machines))]
+            count = 1 if chance.random() < 0.7 else habits.burst
+            calls = [
+                self.call(f"{name}.{life}" if life > 1 else name, home, chance, place)
+                for place in range(count)
+            ]
+            outcomes = await asyncio.gather(*calls)
+            if any(operation.outcome == "unknown" for operation in outcomes):
+                life += 1
+                home = None
+            await asyncio.sleep(chance.random() * 2 * habits.pause_seconds)
+
+    async def call(self, name: str, machine: Machine, chance: Random, place: int = 0) -> Operation:
+        """Make one call at one member, and write down what comes of it."""
+        workload = self.workload
+        call = workload.next(chance)
+        reads = workload.is_read(call)
+        patience = self.habits.patience_seconds * (0.2 + 1.6 * chance.random())
+        asks_again = chance.random() < self.habits.asks_again
+        client = name if place == 0 else f"{name}/{place}"
+        operation = self.begin(client, machine, call)
+        if reads:
+            await self.settle(operation, machine.ask(self._read(operation, patience)))
+        else:
+            await self.settle(operation, machine.ask(self.submit(operation, patience, asks_again)))
+        return operation
+
+    def begin(self, client: str, machine: Machine, call: Any) -> Operation:
+        now = self.cluster.world.now
+        operation = self.history.begin(client, call, now)
+        recorder = self.cluster.recorder
+        if recorder is not None:
+            self._shown[operation.number] = recorder.invoked(now, client, machine.id, _said(call))
+        return operation
+
+    def _end(self, operation: Operation, outcome: Any, result: Any = None) -> None:
+        now = self.cluster.world.now
+        self.history.end(operation, now, outcome, result)
+        self.cluster.trace.note(now, f"#{operation.number} {outcome}")
+        self.cluster.sometimes[f"call {outcome}"] += 1
+        recorder = self.cluster.recorder
+        if recorder is not None:
+            shown = self._shown[operation.number]
+            recorder.returned(shown, now, outcome, repr(result) if outcome == "ok" else "")
+
+    def mark_wrong(self, operation: Operation) -> None:
+        """This operation shows what is wrong, for the recording."""
+        recorder = self.cluster.recorder
+        if recorder is not None and operation.number in self._shown:
+            recorder.is_wrong(self._shown[operation.number])
+
+    async def settle(self, operation: Operation, answer: asyncio.Future[Any]) -> None:
+        """Wait for the answer and say what it means."""
+        ghost = self.cluster.ghost
+        reads = self.workload.is_read(operation.call)
+        try:
+            result = await answer
+        except GoneError as error:
+            # No process was asked, or it has died: a read is over, a change may live.
+            self._end(operation, "unknown" if error.asked and not reads else "not applied")
+        except ApplyError as error:
+            ghost.on_answer(operation.number, None)
+            self._end(operation, "ok", ("raises", error.kind))
+        except OutcomeUnknownError:
+            self._end(operation, "unknown")
+        except (ReadFailedError, InvalidChangeError):
+            self._end(operation, "not applied")
+        except ConsensusError as error:
+            if error.outcome is Outcome.NOT_APPLIED:
+                self._end(operation, "not applied")
+            else:
+                self._end(operation, "unknown")
+        else:
+            if not reads:
+                ghost.on_answer(operation.number, None)
+            self._end(operation, "ok", result)
+        if not reads:
+            if operation.outcome == "not applied":
+                ghost.on_refusal(operation.number)
+            place = ghost.places.get(operation.number)
+            operation.place = None if place is None else float(place)
+
+    def _read(self, operation: Operation, patience: float) -> Callable[..., Any]:
+        workload = self.workload
+
+        async def read(participant: Participant[Any], witness: Witness) -> Any:
+            def query(state: Witness) -> Any:
+                operation.place = state.applied - 0.5
+                return workload.query(state.state, operation.call)
+
+            return await participant.read(query, timeout=patience)
+
+        return read
+
+    def submit(self, operation: Operation, patience: float, asks_again: bool) -> Callable[..., Any]:
+        sometimes = self.cluster.sometimes
+
+        async def submit(participant: Participant[Any], witness: Witness) -> Any:
+            witness.call(operation.number)
+            try:
+                return await participant.submit(operation.call, timeout=patience)
+            except OutcomeUnknownError as error:
+                sometimes["outcome unknown"] += 1
+                if error.request is None or not asks_again:
+                    raise
+                result = await participant.retry(error, timeout=2 * patience)
+                sometimes["unknown outcome learnt by asking again"] += 1
+                return result
+
+        return submit
+
+
+def _said(call: Any) -> str:
+    if isinstance(call, tuple) and call and isinstance(call[0], str):
+        return f"{call[0]}({', '.join(map(repr, call[1:]))})"
+    return repr(call)

@@ -1,0 +1,382 @@
+"""One simulated machine: a disk, a clock, and the process on it that runs the unchanged
+participant.
+
+The machine outlives its processes. A process can be killed (what it had written but not synced
+stays in the page cache), or go down with the power (then the disk decides what is left of that);
+be paused or frozen; and be started again. A machine that refuses to start, because its disk is
+damaged, stays down and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from clusterconsensus.consensus import effects, events
+from clusterconsensus.consensus.local import Local
+from clusterconsensus.consensus.replica import Replica
+from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member
+from clusterconsensus.errors import ConsensusError, DiskFullError, StorageError
+from clusterconsensus.participant import Participant
+from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.simulation.content import SECTOR_BYTES
+from clusterconsensus.simulation.disk import Disk, PowerFailure
+from clusterconsensus.simulation.loop import SimulatedLoop
+from clusterconsensus.simulation.network import SimulatedTransport
+from clusterconsensus.simulation.platter import Platter
+from clusterconsensus.simulation.witness import Witness
+from clusterconsensus.simulation.worker import SimulatedWorker
+from clusterconsensus.storage.records import HEADER_BYTES
+
+if TYPE_CHECKING:
+    from clusterconsensus.simulation.cluster import Cluster
+
+DIRECTORY = "/data"
+WALL_START = 1_700_000_000.0
+"""The wall clock at the beginning of every simulation."""
+
+
+class GoneError(Exception):
+    """The process that was asked has died, or there is none.
+
+    ``asked`` tells whether there was one: then what became of the call is unknown.
+    """
+
+    def __init__(self, text: str, *, asked: bool) -> None:
+        super().__init__(text)
+        self.asked = asked
+
+
+class Life:
+    """One incarnation of a member, as the ghost sees it: its core while it runs, its disk
+    always."""
+
+    def __init__(self, machine: Machine, name: Incarnation) -> None:
+        self.machine = machine
+        self.name = name
+        self.replica: Replica | None = None
+        self.platter = Platter(DIRECTORY, name.partition("@")[2])
+
+    def __str__(self) -> str:
+        return self.machine.id
+
+    @property
+    def is_up(self) -> bool:
+        return self.replica is not None
+
+    @property
+    def running(self) -> Replica:
+        assert self.replica is not None
+        return self.replica
+
+    @property
+    def local(self) -> Local:
+        return self.running.local
+
+    @property
+    def durable_promise(self) -> Ballot:
+        return self.platter.promised
+
+    @property
+    def durable_last(self) -> int:
+        return len(self.platter.entries)
+
+    def durable_ballot(self, seq: int) -> Ballot | None:
+        return self.platter.ballot_at(seq)
+
+    def durable_entry(self, seq: int) -> Entry:
+        return self.platter.entries[seq - 1]
+
+
+class Machine:
+    """A machine and its process.
+
+    Arguments:
+        cluster: What it is part of.
+        machine_id: The member's id, and its address.
+    """
+
+    def __init__(self, cluster: Cluster, machine_id: str) -> None:
+        self.cluster = cluster
+        self.id = machine_id
+        self.member = Member(machine_id, machine_id)
+        self.disk = Disk()
+        self.disk_chance = cluster.world.chance(f"disk {machine_id}")
+        self.life: Life | None = None
+        self.participant: Participant[Any] | None = None
+        """While the process runs and takes part."""
+        self.witness: Witness | None = None
+        self.loop: SimulatedLoop | None = None
+        self.starts = 0
+        self.is_lost = False
+        """Whether its disk is damaged or gone, so that it will never take part again."""
+        self.reason = ""
+        """Why it is down, where it went down by itself."""
+        self.wall_skew = 0.0
+        self.clock_rate = 1.0
+        self.disk_seconds = 0.0002
+        """How long a blocking call takes at least; a few times that now and then."""
+        self.disk_hangs = False
+        self._transport: SimulatedTransport | None = None
+        self._workers: list[SimulatedWorker] = []
+        self._waiting: dict[asyncio.Future[Any], None] = {}
+        self._last_master = False
+
+    def __str__(self) -> str:
+        return self.id
+
+    # -- the process
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process, taking part yet or not."""
+        return self.loop is not None
+
+    def start(self) -> None:
+        """Start the process. It takes a while until it takes part."""
+        if self.runs:
+            return
+        cluster = self.cluster
+        self.starts += 1
+        self.reason = ""
+        loop = self.loop = cluster.world.make_loop(self.id)
+        loop.set_rate(self.clock_rate)
+        self._transport = cluster.network.transport(loop, self.id)
+        self._workers = []
+        chance = cluster.world.chance(f"{self.id} {self.starts}")
+        environment = Environment(
+            files=self.disk,
+            make_worker=lambda name: self._make_worker(loop),
+            wall_seconds=lambda: WALL_START + self.wall_skew + cluster.world.now,
+            chance=chance,
+            watch=self._watch,
+        )
+        witness = Witness(cluster.ghost, self.id, cluster.make_state(), cluster.codec)
+        self.witness = witness
+        participant: Participant[Any] = Participant(
+            cluster="simulated",
+            member=self.member,
+            state=witness,
+            directory=DIRECTORY,
+            transport=self._transport,
+            settings=cluster.settings,
+            codec=witness,
+            environment=environment,
+        )
+        cluster.tell(self.id, "start", f"process {self.starts}")
+        loop.create_task(self._live(participant))
+
+    async def _live(self, participant: Participant[Any]) -> None:
+        try:
+            await participant.start()
+        except DiskFullError as error:
+            self._stopped(str(error), lost=False)
+            return
+        except StorageError as error:
+            self._stopped(str(error), lost=True)
+            return
+        self.participant = participant
+        self.cluster.on_up(self)
+        try:
+            await participant.wait_closed()
+        except ConsensusError as error:
+            self._stopped(f"{type(error).__name__}: {error}", lost=False)
+
+    def _stopped(self, reason: str, *, lost: bool) -> None:
+        """The process has ended by itself, in trouble."""
+        self.reason = reason
+        self.cluster.world.call_at(self.cluster.world.now, self._bury, reason, lost)
+
+    def _bury(self, reason: str, lost: bool) -> None:
+        if self.runs:
+            self.cluster.tell(self.id, "halt", reason)
+            self.kill()
+            self.reason = reason
+            self.cluster.on_stopped(self, reason, lost)
+
+    def _make_worker(self, loop: SimulatedLoop) -> SimulatedWorker:
+        worker = SimulatedWorker(loop, self._take_seconds, self._power_fails)
+        self._workers.append(worker)
+        return worker
+
+    def _take_seconds(self) -> float:
+        if self.disk_hangs:
+            return float("inf")
+        draw = self.disk_chance.random()
+        tail = 1.0 if draw < 0.95 else 5.0 if draw < 0.995 else 50.0
+        return self.disk_seconds * (0.5 + draw) * tail
+
+    def _power_fails(self) -> None:
+        """The disk was told to lose power at an operation, and has come to it."""
+        self.cluster.sometimes["power failure in the middle of an operation"] += 1
+        self.crash()
+
+    # -- being watched
+
+    def _watch(self, replica: Replica) -> None:
+        cluster = self.cluster
+        name = replica.local.name
+        life = cluster.lives.get(name)
+        if life is None:
+            life = cluster.lives[name] = Life(self, name)
+        self.life = life
+        life.replica = replica
+        ghost = cluster.ghost
+        ghost.on_start(life)
+        life.platter.read(self.disk.snapshot_image())
+        self.disk.on_durable = life.platter.on_durable
+        if replica.local.commit:
+            ghost.on_applied(life, replica.local.commit, replica.local.checksum)
+        gathered: list[effects.Effect] = []
+        inner = replica.step
+        on_turn, on_effects = ghost.on_turn, cluster.on_effects
+
+        def step(event: events.Event, now: float, chance: float) -> list[effects.Effect]:
+            found = inner(event, now, chance)
+            if found:
+                gathered.extend(found)
+            kind = type(event)
+            if kind is events.EndOfTurn:
+                on_turn(life)
+                if gathered:
+                    on_effects(life, gathered)
+                    gathered.clear()
+            elif kind is events.Applied:
+                ghost.on_applied(life, event.seq, event.checksum)  # type: ignore[union-attr]
+            return found
+
+        replica.step = step  # type: ignore[method-assign]  # the participant's calls come by here
+
+    # -- calls from outside
+
+    def ask(
+        self, call: Callable[[Participant[Any], Witness], Awaitable[Any]]
+    ) -> asyncio.Future[Any]:
+        """Have the process call its participant; the future belongs to the outside.
+
+        The future ends with ``GoneError`` if the process dies first.
+        """
+        outside = self.cluster.world.outside
+        future: asyncio.Future[Any] = outside.create_future()
+        participant, witness, loop = self.participant, self.witness, self.loop
+        if participant is None or witness is None or loop is None:
+            future.set_exception(GoneError(f"{self.id} is down", asked=False))
+            return future
+        self._waiting[future] = None
+
+        def end(result: Any, error: Exception | None) -> None:
+            if self._waiting.pop(future, 0) is None and not future.done():
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        async def run() -> None:
+            try:
+                result = await call(participant, witness)
+            except Exception as error:
+                outside.call_soon(end, None, error)
+            else:
+                outside.call_soon(end, result, None)
+
+        loop.create_task(run())
+        return future
+
+    # -- faults
+
+    def kill(self) -> None:
+        """``kill -9``: the process is gone, the page cache is not."""
+        self._end(power=False)
+
+    def crash(self) -> None:
+        """The power fails: what was not synced is kept, lost or torn as the disk likes."""
+        self._end(power=True)
+
+    def _end(self, *, power: bool) -> None:
+        loop, transport = self.loop, self._transport
+        if loop is None or transport is None:
+            return
+        cluster = self.cluster
+        disk, chance = self.disk, self.disk_chance
+        left = chance.choice((0, 0, 1, 1, 2, 3, 5))
+
+        def dies(operation: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise PowerFailure
+
+        loop.kill()
+        if not disk.dead:
+            disk.before = dies
+            for worker in self._workers:
+                worker.break_off()
+            disk.kill()
+        cluster.network.hang_up(transport, told=not power)
+        if self.life is not None:
+            self.life.replica = None
+        self.loop = self._transport = self.participant = self.witness = None
+        if power:
+            disk.after_power_failure(chance)
+        else:
+            disk.after_process_crash()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting:
+            if not future.done():
+                future.set_exception(GoneError(f"{self.id} went down", asked=True))
+        cluster.on_down(self, "the power fails" if power else "killed")
+
+    def lose_power_at(self, operations: int) -> None:
+        """Let the power fail in the middle of the disk's next operations."""
+        left = operations
+
+        def before(operation: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                self.disk.before = None
+                raise PowerFailure
+
+        self.disk.before = before
+
+    def unhang(self) -> None:
+        """The disk works again."""
+        self.disk_hangs = False
+        for worker in self._workers:
+            worker.go_on()
+
+    def wipe(self) -> None:
+        """Somebody replaces the disk by an empty one; the process must be down."""
+        self.disk.wipe()
+        self.life = None
+
+    def rot(self, chance: Random) -> str:
+        """Damage something at rest that had been durable before the last write; says what, or
+        nothing where there is nothing to damage."""
+        disk, life = self.disk, self.life
+        if life is None:
+            return ""
+        places: list[tuple[str, int]] = []
+        for path in disk.paths():
+            if path.endswith(".log"):
+                end = len(bytes(disk.content(path).durable).rstrip(b"\0"))
+                if path == life.platter.path:
+                    end = min(end, life.platter.last_write)
+                if end > HEADER_BYTES:
+                    places.append((path, end))
+        if not places:
+            return ""
+        path, end = places[chance.randrange(len(places))]
+        offset = HEADER_BYTES + chance.randrange(end - HEADER_BYTES)
+        length = min(SECTOR_BYTES, end - offset)
+        how = chance.choice(("a bit flips", "zeros", "a misdirected block"))
+        if how == "a bit flips":
+            disk.flip(path, offset, chance.randrange(8))
+        elif how == "zeros":
+            disk.overwrite(path, offset, bytes(length))
+        else:
+            other = HEADER_BYTES + chance.randrange(end - HEADER_BYTES)
+            disk.overwrite(path, offset, bytes(disk.content(path).durable[other : other + length]))
+        return f"{how} at {path}:{offset}"

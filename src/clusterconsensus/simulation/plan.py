@@ -1,0 +1,224 @@
+"""The plan of a seed: which faults there are, when, and what the cluster and its clients look like.
+
+Swarm testing (Groce and others, *Swarm Testing*, ISSTA 2012): a seed does not have a little of
+every fault but draws a subset of them, and strengths. So some seeds have nothing but lost messages,
+others nothing but broken disks, and what hides behind a combination meets all combinations.
+
+The plan is drawn before anything runs, as a list of numbered *actions*, each with a source of
+chance of its own. So a run can be repeated with fewer actions, and ``shrink`` does that.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from clusterconsensus.settings import KIB, Settings
+from clusterconsensus.simulation.workloads import BUILT_IN
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One kind of fault.
+
+    Attributes:
+        name: As ``--faults`` takes it.
+        what: For people.
+        every_seconds: About how often it strikes where it is drawn; 0 for one that colours the
+            whole run.
+        likely: How likely a seed draws it. 0: only by name, because no cluster survives it.
+    """
+
+    name: str
+    what: str
+    every_seconds: float
+    likely: float
+
+
+FAULTS: tuple[Fault, ...] = (
+    # processes
+    Fault("kill", "a process is killed, and comes back soon or late", 15, 0.5),
+    Fault("power", "a machine loses power: what was not synced is kept, lost or torn", 15, 0.5),
+    Fault("power-in-operation", "the power fails between two file operations", 15, 0.5),
+    Fault("restart-all", "every process is killed, and all come back", 60, 0.2),
+    Fault("power-all", "every machine loses power at once", 60, 0.2),
+    Fault("kill-master", "the master is killed", 15, 0.3),
+    Fault("pause", "a process stops for a while; its clock runs", 20, 0.4),
+    Fault("freeze", "a process stops for a while, and its clock with it", 25, 0.25),
+    # disks
+    Fault("slow-disk", "a disk is slow for a while", 25, 0.4),
+    Fault("hung-disk", "a disk finishes nothing for a while", 30, 0.3),
+    Fault("failed-sync", "a sync fails, its pages are dropped, the next one succeeds", 30, 0.3),
+    Fault("failed-write", "a write fails", 40, 0.2),
+    Fault("full-disk", "a disk has no space for a while", 40, 0.25),
+    Fault("rot", "something at rest is damaged: a bit, a block, a misdirected block", 40, 0.25),
+    Fault("wipe", "a machine comes back with an empty disk", 60, 0.15),
+    # the network
+    Fault("loss", "messages are lost", 0, 0.35),
+    Fault("delay", "some messages are late, some very late", 0, 0.35),
+    Fault("repeat", "messages arrive twice", 0, 0.3),
+    Fault("overtake", "messages overtake each other", 0, 0.3),
+    Fault("garble", "bits of frames flip, connections break in the middle of a frame", 0, 0.2),
+    Fault("replay", "something very old arrives once more", 8, 0.3),
+    Fault("misdeliver", "a message arrives at somebody else", 15, 0.2),
+    Fault("cut", "two machines cannot reach each other", 15, 0.4),
+    Fault("one-way", "a link works in one direction only", 15, 0.35),
+    Fault("split", "the network falls into two parts", 20, 0.4),
+    Fault("bridge", "two parts are held together by one machine", 25, 0.25),
+    Fault("isolate", "a machine is cut off; it may still hear, or still speak", 20, 0.35),
+    Fault("isolate-master", "the master is cut off", 20, 0.35),
+    Fault("disconnect", "a connection is reset", 15, 0.3),
+    Fault("block", "messages of some kinds do not pass", 25, 0.25),
+    # on purpose, at the worst moment
+    Fault("configuration-then-cut", "who has just written a configuration is cut off", 20, 0.3),
+    Fault(
+        "one-accept",
+        "of what a master has just sent, one accept arrives; then it is cut off",
+        20,
+        0.4,
+    ),
+    Fault("elections", "members stand for election though all is well", 15, 0.35),
+    Fault("duel", "several members stand for election at once, and accepts are lost", 25, 0.3),
+    # clocks
+    Fault("wall-clock", "a wall clock jumps", 20, 0.3),
+    Fault("drift", "clocks run too fast or too slow", 0, 0.3),
+    # members
+    Fault("members", "members are added, while everything else goes on", 30, 0.4),
+    # beyond what any member is asked to survive
+    Fault("old-image", "an old image of a disk is restored", 30, 0.0),
+    Fault("lying-disk", "a disk reports syncs that it did not do, and loses power", 30, 0.0),
+    Fault("lost-majority", "a majority of the disks is lost for good", 0, 0.04),
+)
+BY_NAME = {fault.name: fault for fault in FAULTS}
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that is done to the cluster ``at`` seconds after the trouble begins."""
+
+    number: int
+    at: float
+    fault: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What one seed does."""
+
+    seed: int
+    members: int
+    spare: int
+    """Further machines, which may be added."""
+    seconds: float
+    """How long the trouble lasts."""
+    faults: tuple[str, ...]
+    actions: tuple[Action, ...]
+    workload: str
+    clients: int
+    pause_seconds: float
+    patience_seconds: float
+    burst: int
+    settings: Settings
+
+    def without(self, faults: frozenset[str]) -> Plan:
+        """The same without some kinds of faults."""
+        return msgspec.structs.replace(
+            self,
+            faults=tuple(name for name in self.faults if name not in faults),
+            actions=tuple(action for action in self.actions if action.fault not in faults),
+        )
+
+    def only(self, numbers: frozenset[int]) -> Plan:
+        """The same with these actions only."""
+        return msgspec.structs.replace(
+            self, actions=tuple(action for action in self.actions if action.number in numbers)
+        )
+
+
+def draw(
+    seed: int,
+    *,
+    members: int | None = None,
+    seconds: float | None = None,
+    faults: tuple[str, ...] | None = None,
+    workload: str | None = None,
+) -> Plan:
+    """Draw the plan of a seed.
+
+    Arguments:
+        seed: Which one.
+        members: How many voters; drawn if None.
+        seconds: How long the trouble lasts; drawn if None.
+        faults: Their names; drawn if None.
+        workload: One of ``BUILT_IN``, or ``own``; drawn if None.
+
+    Raises:
+        ValueError: there is no such fault.
+    """
+    chance = Random(f"{seed}/plan")
+    count = chance.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5))
+    drawn_seconds = chance.choice((10.0, 15.0, 20.0, 20.0, 30.0))
+    strength = chance.choice((0.5, 1.0, 1.0, 2.0, 4.0))
+    share = chance.choice((0.3, 0.7, 1.0, 1.5))
+    drawn = tuple(
+        fault.name for fault in FAULTS if chance.random() < min(0.9, fault.likely * share)
+    )
+    for name in faults or ():
+        if name not in BY_NAME:
+            raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(BY_NAME))}")
+    names = drawn if faults is None else tuple(f.name for f in FAULTS if f.name in faults)
+    lasts = drawn_seconds if seconds is None else seconds
+    small = chance.random() < 0.6
+    times = chance.choice((0.5, 1.0, 1.0))
+    settings = Settings(
+        election_timeout_seconds=times,
+        heartbeat_seconds=times * chance.choice((0.1, 0.2, 0.2)),
+        disk_timeout_seconds=times,
+        retry_seconds=chance.choice((0.3, 1.0)),
+        segment_bytes=64 * KIB,
+        max_batch_bytes=512 if small else 64 * KIB,
+        max_change_bytes=64 * KIB,
+        max_message_bytes=256 * KIB,
+        peer_queue_bytes=4096 * KIB,
+        window_messages=3 if small else 64,
+        window_bytes=256 * KIB,
+        max_staged_bytes=64 * KIB if small else 1024 * KIB,
+        max_pending_bytes=1024 * KIB,
+        log_cache_bytes=2 * KIB if small else 256 * KIB,
+        session_expiry_seconds=chance.choice((5.0, 60.0, 3600.0)),
+        max_sessions=chance.choice((2, 10, 1000)),
+        apply_slice_seconds=0.01,
+    )
+    kind = workload or chance.choice(BUILT_IN)
+    return Plan(
+        seed=seed,
+        members=count if members is None else members,
+        spare=chance.choice((1, 2)) if "members" in names else 0,
+        seconds=lasts,
+        faults=names,
+        actions=_actions(seed, names, lasts, strength),
+        workload=kind,
+        clients=chance.choice((2, 3, 4, 5)),
+        pause_seconds=chance.choice((0.1, 0.3, 0.5)),
+        patience_seconds=chance.choice((0.3, 1.0, 3.0)),
+        burst=chance.choice((1, 2, 5, 20)),
+        settings=settings,
+    )
+
+
+def _actions(
+    seed: int, names: tuple[str, ...], seconds: float, strength: float
+) -> tuple[Action, ...]:
+    """When each fault strikes. Each has a source of chance of its own, so leaving one out does not
+    move the others."""
+    times: list[tuple[float, str]] = []
+    for name in names:
+        chance = Random(f"{seed}/{name}")
+        every = BY_NAME[name].every_seconds / strength
+        if every <= 0:
+            times.append((0.0, name))
+            continue
+        at = chance.random() * min(every, seconds)  # at least once
+        while at < seconds:
+            times.append((at, name))
+            at += every * (0.3 + 1.4 * chance.random())
+    times.sort()
+    return tuple(Action(number, at, name) for number, (at, name) in enumerate(times, 1))

@@ -1,0 +1,452 @@
+"""One seed: a cluster is founded, gets into trouble, is healed, and everything is checked.
+
+In order: the machines start and become a cluster; clients work while the plan's actions strike; all
+is healed; within five election timeouts a change must be applied, and soon afterwards all members
+must have the same state and nobody may wait any more (I-22). What clients were told is then held
+against the log and against the sequential specification (I-16), and every copy of the state against
+the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from clusterconsensus.simulation.clients import Clients, Habits
+from clusterconsensus.simulation.cluster import Cluster, LivenessError
+from clusterconsensus.simulation.history import NEVER, History, Operation, describe
+from clusterconsensus.simulation.injector import Injector
+from clusterconsensus.simulation.invariants import BrokenError
+from clusterconsensus.simulation.linearizability import check
+from clusterconsensus.simulation.loop import StalledError, World
+from clusterconsensus.simulation.machine import Life, Machine
+from clusterconsensus.simulation.plan import Plan
+from clusterconsensus.simulation.recording import Recorder, Recording
+from clusterconsensus.simulation.workloads import Workload, built_in
+
+HEALED_WITHIN_TIMEOUTS = 5
+"""How many election timeouts after healing a change must be applied at the latest."""
+
+REST_SECONDS = 30.0
+"""How long after that the members may take to become equal."""
+
+MAX_CHECK_STEPS = 200_000
+
+Kind = Literal["safety", "liveness", "crash"]
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """What a seed found. ``kind`` tells a wrong answer from no answer and from a defect of the
+    program (or of the simulator) that shows as an exception."""
+
+    kind: Kind
+    rule: str
+    text: str
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.rule} ({self.kind}) at {self.at:.6f} s: {self.text}"
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What one seed did.
+
+    ``trace`` is the hash of everything that happened; ``events`` how many callbacks ran;
+    ``real_seconds`` how long that took; ``healed_seconds`` after how long a change was applied
+    again, in virtual seconds, and ``ballots`` how many ballots were led in meanwhile, both None
+    where nothing had to.
+    """
+
+    seed: int
+    trace: str
+    events: int
+    real_seconds: float
+    virtual_seconds: float
+    faults: tuple[str, ...]
+    actions: int
+    members: int
+    workload: str
+    operations: int
+    violation: Violation | None
+    sometimes: dict[str, int]
+    healed_seconds: float | None
+    ballots: int | None
+    recording: Recording | None = None
+
+
+def run(
+    plan: Plan,
+    *,
+    workload: Workload | None = None,
+    recorder: Recorder | None = None,
+) -> Result:
+    """Run a plan from beginning to end.
+
+    Arguments:
+        plan: From ``plan.draw``.
+        workload: What clients do; by default the one that the plan names.
+        recorder: Writes everything down for people. It does not change what happens.
+
+    Returns:
+        What it did, and the first thing that was wrong.
+    """
+    work = workload or built_in(plan.workload)
+    world = World(plan.seed)
+    cluster = Cluster(world, work.make_state, plan.settings, work.codec, recorder)
+    trial = Trial(world, cluster, plan, work)
+    violation: Violation | None = None
+    began = time.perf_counter()
+    with _quiet(recorder), _no_collector():
+        try:
+            world.run(trial.main(), until=plan.seconds + 600.0)
+        except BrokenError as error:
+            violation = Violation("safety", error.rule, error.text, world.now)
+        except LivenessError as error:
+            violation = Violation("liveness", error.rule, error.text, world.now)
+        except StalledError as error:
+            violation = Violation("liveness", "I-22", str(error), world.now)
+        except Exception as error:
+            violation = Violation("crash", type(error).__name__, _told(error), world.now)
+        finally:
+            for machine in cluster.machines.values():
+                if machine.loop is not None:
+                    machine.loop.kill()
+            world.close()
+    seconds = time.perf_counter() - began
+    if recorder is not None and violation is not None:
+        recorder.violated(violation.at, violation.rule, violation.kind, violation.text)
+    return Result(
+        seed=plan.seed,
+        trace=cluster.trace.digest,
+        events=world.events,
+        real_seconds=seconds,
+        virtual_seconds=world.now,
+        faults=plan.faults,
+        actions=len(plan.actions),
+        members=plan.members,
+        workload=work.name,
+        operations=len(trial.clients.history.operations),
+        violation=violation,
+        sometimes=dict(sorted(cluster.sometimes.items())),
+        healed_seconds=trial.healed_seconds,
+        ballots=trial.ballots,
+        recording=None if recorder is None else recorder.recording(),
+    )
+
+
+def _told(error: BaseException) -> str:
+    place = ""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is not None:
+        code = frame.tb_frame.f_code
+        place = f" ({code.co_filename.rpartition('clusterconsensus/')[2]}:{frame.tb_lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+class Trial:
+    """The course of one run."""
+
+    def __init__(self, world: World, cluster: Cluster, plan: Plan, workload: Workload) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.plan = plan
+        self.workload = workload
+        self.injector = Injector(cluster, plan)
+        habits = Habits(
+            pause_seconds=plan.pause_seconds,
+            patience_seconds=plan.patience_seconds,
+            burst=plan.burst,
+        )
+        self.clients = Clients(cluster, workload, habits, world.chance("clients"))
+        self.healed_seconds: float | None = None
+        self.ballots: int | None = None
+
+    async def main(self) -> None:
+        cluster, plan = self.cluster, self.plan
+        await cluster.found("abcdefghi"[: plan.members])
+        self.clients.start(plan.clients)
+        cluster.did("trouble begins")
+        self.injector.start()
+        await asyncio.sleep(plan.seconds)
+        self.injector.heal()
+        if cluster.has_majority():
+            await self._comes_back()
+        await self._ends()
+        self.check()
+
+    async def _comes_back(self) -> None:
+        """A change is applied soon (I-22)."""
+        cluster, world = self.cluster, self.world
+        timeout = self.plan.settings.election_timeout_seconds
+        healed_at = world.now
+        masters = len(cluster.ghost.masters)
+        ends = healed_at + HEALED_WITHIN_TIMEOUTS * timeout
+        ids = list(cluster.machines.values())
+        chance = world.chance("last call")
+        while True:
+            machines = [m for m in ids if m.participant is not None]
+            if machines:
+                machine = machines[chance.randrange(len(machines))]
+                operation = await self._last_call(machine, ends - world.now, chance)
+                if operation.outcome == "ok":
+                    break
+            if world.now >= ends:
+                raise LivenessError(
+                    f"no change is applied within {HEALED_WITHIN_TIMEOUTS} election timeouts "
+                    f"({ends - healed_at:g} s) after healing: {self._why()}"
+                )
+            await asyncio.sleep(0.01)
+        self.healed_seconds = world.now - healed_at
+        self.ballots = len(cluster.ghost.masters) - masters
+
+    async def _last_call(self, machine: Machine, seconds: float, chance: Any) -> Operation:
+        clients, workload = self.clients, self.workload
+        for _ in range(100):
+            call = workload.next(chance)
+            if not workload.is_read(call):
+                break
+        operation = clients.begin("last", machine, call)
+        patience = max(0.05, min(seconds, self.plan.settings.election_timeout_seconds))
+        answer = machine.ask(clients.submit(operation, patience, False))
+        await clients.settle(operation, answer)
+        return operation
+
+    def _why(self) -> str:
+        """What each member is doing."""
+        parts = []
+        for machine in self.cluster.machines.values():
+            life = machine.life
+            if machine.participant is None or life is None or not life.is_up:
+                parts.append(f"{machine} is down {machine.reason}".rstrip())
+            else:
+                local = life.local
+                parts.append(
+                    f"{machine} is {local.role} of {local.master_ballot}, promised "
+                    f"{local.promised}, last {local.log.last}, commit {local.commit}"
+                )
+        return "; ".join(parts)
+
+    async def _ends(self) -> None:
+        """Every client gets its answer; every member gets everything."""
+        cluster = self.cluster
+        self.clients.stop()
+        await self.clients.ended()
+        if not cluster.has_majority():
+            cluster.sometimes["majority lost"] += 1
+            return
+        if not await cluster.until(lambda: not self._unrest(), REST_SECONDS):
+            raise LivenessError(
+                f"the members are not equal {REST_SECONDS:g} s after healing: {self._unrest()}"
+            )
+
+    def _unrest(self) -> str:
+        """What keeps the cluster from being at rest; empty when nothing does."""
+        cluster = self.cluster
+        masters = [
+            machine
+            for machine in cluster.masters
+            if machine.participant is not None and machine.participant.is_master
+        ]
+        if len(masters) != 1 or masters[0].life is None:
+            return f"masters are {[machine.id for machine in masters]}"
+        master = masters[0].life.local
+        for seat in master.log.configuration.seats:
+            life = cluster.lives.get(seat.incarnation)
+            if life is None or life.machine.is_lost or life.machine.life is not life:
+                continue
+            if not life.is_up:
+                return f"{life} is down: {life.machine.reason}"
+            local = life.local
+            if local.applied != master.log.last_seq or local.checksum != master.checksum:
+                return f"{life} has applied {local.applied} of {master.log.last_seq}"
+            participant = life.machine.participant
+            if participant is not None and participant.status().pending_changes:
+                return f"{life} still waits for {participant.status().pending_changes} changes"
+            if not seat.is_voter:
+                return f"{life} is no voter yet"
+        return ""
+
+    # -- in the end
+
+    def check(self) -> None:
+        """Everything that can only be judged in the end."""
+        cluster, ghost = self.cluster, self.cluster.ghost
+        ghost_order(self.clients.history, ghost.places)
+        for life in cluster.lives.values():
+            if life.is_up:
+                ghost.check_deeply(life)
+        if cluster.has_majority():
+            self._check_durable()
+        self._check_states()
+        self._check_history()
+
+    def _check_durable(self) -> None:
+        """Everything acknowledged is on a majority of disks (I-21)."""
+        cluster, ghost = self.cluster, self.cluster.ghost
+        voters = cluster.voters()
+        for operation in self.clients.history.operations:
+            if operation.outcome == "ok" and not self.workload.is_read(operation.call):
+                place = ghost.places.get(operation.number)
+                if place is None:
+                    raise BrokenError("I-21", f"{describe(operation)} is not in the log")
+        floor = ghost.floor
+        if floor:
+            held = ghost.holders(voters, floor, ghost.chosen[floor].ballot)
+            lost = [name for name in voters if _is_lost(cluster.lives.get(name))]
+            if len(held) + len(lost) < len(voters) // 2 + 1:
+                raise BrokenError("I-21", f"{floor} was acknowledged and is durable only at {held}")
+
+    def _check_states(self) -> None:
+        """Equal copies; and a copy that is restored from a snapshot is equal too (I-14)."""
+        cluster = self.cluster
+        by_applied: dict[int, tuple[str, bytes]] = {}
+        for machine in cluster.up:
+            witness = machine.witness
+            if witness is None or machine.is_lost:
+                continue
+            snapshot = bytes(witness.snapshot())
+            other, known = by_applied.setdefault(witness.applied, (machine.id, snapshot))
+            if known != snapshot:
+                raise BrokenError(
+                    "I-13",
+                    f"after the same {witness.applied} changes the snapshots of {other} and "
+                    f"{machine} differ",
+                )
+        for applied, (machine_id, snapshot) in by_applied.items():
+            fresh = cluster.make_state()
+            fresh.install(snapshot)
+            if bytes(fresh.snapshot()) != snapshot:
+                raise BrokenError(
+                    "I-14",
+                    f"the snapshot that {machine_id} took after {applied} changes is another one "
+                    "once it is installed",
+                )
+
+    def _check_history(self) -> None:
+        operations = self.clients.history.operations
+        wrong = out_of_order(operations)
+        model = self.workload.model
+        if wrong is None and model is not None:
+            verdict = check(operations, model, MAX_CHECK_STEPS)
+            if not verdict.ok and verdict.decided:
+                for operation in verdict.unplaced:
+                    self.clients.mark_wrong(operation)
+                raise BrokenError("I-16", verdict.explain())
+            if not verdict.decided:
+                self.cluster.sometimes["history not decided"] += 1
+                wrong = against_model(operations, model, self.cluster.ghost.places)
+        if wrong is not None:
+            raise BrokenError("I-16", wrong)
+
+
+def _is_lost(life: Life | None) -> bool:
+    return life is None or life.machine.is_lost or life.machine.life is not life
+
+
+def ghost_order(history: History, places: dict[int, int]) -> None:
+    """Give every operation the place that the log has given it, even those nobody was told of."""
+    for operation in history.operations:
+        place = places.get(operation.number)
+        if place is not None:
+            operation.place = float(place)
+
+
+def out_of_order(operations: list[Operation]) -> str | None:
+    """Whether the log contradicts the order in which clients were answered: an operation that had
+    returned before another one was called must stand before it (reads: must not see less)."""
+    events: list[tuple[int, bool, Operation]] = []
+    for operation in operations:
+        if operation.place is None or operation.outcome == "not applied":
+            continue
+        events.append((operation.invoked_step, False, operation))
+        if operation.outcome == "ok" and operation.returned_step != NEVER:
+            events.append((operation.returned_step, True, operation))
+    events.sort(key=lambda event: event[0])
+    highest: Operation | None = None
+    for _, returns, operation in events:
+        place = operation.place
+        assert place is not None
+        if returns:
+            if highest is None or place > (highest.place or 0.0):
+                highest = operation
+        elif highest is not None and place < (highest.place or 0.0):
+            # A read's place stands between changes, so an equal read is not behind another.
+            return (
+                f"{describe(operation)} stands before {describe(highest)}, which had returned "
+                "before it was called"
+            )
+    return None
+
+
+def against_model(operations: list[Operation], model: Any, places: dict[int, int]) -> str | None:
+    """Whether the results that clients got are those of the specification in the log's order."""
+    state = model.initial()
+    states: dict[Any, Any] = {}
+    for operation in sorted(
+        (each for each in operations if each.place is not None and each.matters),
+        key=lambda each: (each.place, each.number),
+    ):
+        key = model.key(operation.call)
+        before = states.get(key, state)
+        after, expected = model.step(before, operation.call)
+        states[key] = after
+        found = operation.result
+        if operation.outcome == "ok" and _plain(found) != _plain(expected):
+            return f"{describe(operation)}: in the log's order it gives {expected!r}"
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+class _Capture(logging.Handler):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(logging.INFO)
+        self._recorder = recorder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._recorder.say(f"{'':13}{record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _quiet(recorder: Recorder | None) -> Iterator[None]:
+    """Keep the members' log out of the program's; into the recording, if there is one."""
+    logger = logging.getLogger("clusterconsensus")
+    level, propagate = logger.level, logger.propagate
+    handler = None if recorder is None else _Capture(recorder)
+    logger.propagate = False
+    if handler is None:
+        logger.setLevel(logging.CRITICAL + 1)
+    else:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.propagate = propagate
+        if handler is not None:
+            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """One run makes little garbage in circles and many small objects: the cyclic collector would
+    look at them again and again. It runs once, afterwards."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,223 @@
+"""What is replicated, seen from all members at once: who applied what, and what came of it.
+
+``ClusterGhost`` adds to the invariants over cores what only a whole cluster can show. From the
+chosen log it works out by itself, in the plainest way, which change takes effect at which place,
+and holds every member's state machine to it: the same changes, each once, in that order (I-15),
+with the same results (I-13).
+
+For this each member's state and codec are wrapped in a ``Witness``. The codec puts the number of
+the client's operation in front of each encoded change and takes it off again, so that any change of
+any user can be recognised wherever it turns up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from clusterconsensus.consensus.sessions import (
+    CloseSessions,
+    SessionTable,
+    decode_groups,
+    decode_requests,
+    decode_session_order,
+)
+from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Incarnation
+from clusterconsensus.simulation.invariants import BrokenError, Ghost, Observed
+from clusterconsensus.state import Codec, Context, State
+
+HEAD_BYTES = 6
+"""What the witness puts in front of a change: the operation's number and the change's place in
+it."""
+
+
+def operation_of(data: bytes) -> int:
+    """The number of the operation that an encoded change belongs to."""
+    return int.from_bytes(data[:4], "big")
+
+
+class ClusterGhost(Ghost):
+    """The invariants over a cluster of whole participants.
+
+    Arguments:
+        members: The cluster's table of members.
+        failed: Is told of the first broken invariant; members swallow what is raised in them.
+    """
+
+    def __init__(
+        self, members: Mapping[Incarnation, Observed], failed: Callable[[BrokenError], None]
+    ) -> None:
+        super().__init__(members)
+        self._failed = failed
+        self.order: list[tuple[int, int, bytes]] = []
+        """Every change that takes effect: its sequence, its index in the entry, itself encoded."""
+        self.places: dict[int, int] = {}
+        """By the number of an operation: where in ``order`` its (first) change stands."""
+        self.results: list[bytes | None] = []
+        """What came of each, as whoever applied it first found."""
+        self.refused: set[int] = set()
+        """Operations of which a client was told that they are not applied and never will be."""
+        self.sometimes: Counter[str] = Counter()
+        self._sessions = SessionTable()
+        self._done: dict[tuple[int, int], Ballot] = {}
+
+    def fail(self, rule: str, text: str) -> NoReturn:
+        error = BrokenError(rule, text)
+        self._failed(error)
+        raise error
+
+    # -- what the chosen log says
+
+    def on_chosen(self, entry: Entry) -> None:
+        if entry.kind == EntryKind.SESSION:
+            order = decode_session_order(entry.payload)
+            if isinstance(order, CloseSessions):
+                self._sessions.close(order)
+                self.sometimes["sessions closed"] += 1
+            else:
+                self._sessions.open(entry.seq, order, entry.time)
+        elif entry.kind == EntryKind.CHANGES:
+            self._on_changes(entry)
+
+    def _on_changes(self, entry: Entry) -> None:
+        index = 0
+        for group in decode_groups(entry.payload):
+            session = self._sessions.get(group.session)
+            if session is None:
+                self.sometimes["request of a closed session"] += 1
+                continue
+            session.acked_below = max(session.acked_below, group.acked_below)
+            session.last_time = entry.time
+            for number, request in enumerate(decode_requests(group.body), group.first):
+                before = self._done.get((group.session, number))
+                if before is not None:
+                    self.sometimes["repeated request"] += 1
+                    if before != entry.ballot:
+                        self.sometimes["repeated request after a fail-over"] += 1
+                elif number >= session.acked_below:
+                    self._done[group.session, number] = entry.ballot
+                    for data in [request] if isinstance(request, bytes) else request:
+                        self._on_change(entry.seq, index, data)
+                        index += 1
+
+    def _on_change(self, seq: int, index: int, data: bytes) -> None:
+        operation = operation_of(data)
+        if operation in self.places and not data[4] + data[5]:
+            self.fail("I-15", f"operation {operation} takes effect at {seq} and before")
+        if operation in self.refused:
+            self.fail("X4", f"operation {operation} was not applied, and takes effect at {seq}")
+        self.places.setdefault(operation, len(self.order))
+        self.order.append((seq, index, data))
+        self.results.append(None)
+
+    # -- what members and clients say
+
+    def on_apply(self, member: str, place: int, found: tuple[int, int, bytes]) -> None:
+        """A member applies something as its ``place``-th change."""
+        if place >= len(self.order):
+            self.fail("I-10", f"{member} applies sequence {found[0]} before it is chosen")
+        if found != self.order[place]:
+            expected = self.order[place]
+            self.fail(
+                "I-15",
+                f"{member} applies operation {operation_of(found[2])} at {found[:2]}; next is "
+                f"operation {operation_of(expected[2])} at {expected[:2]}",
+            )
+
+    def on_result(self, member: str, place: int, result: bytes) -> None:
+        """What came of it there."""
+        known = self.results[place]
+        if known is None:
+            self.results[place] = result
+        elif known != result:
+            seq, index, data = self.order[place]
+            self.fail(
+                "I-13",
+                f"the state machine is not deterministic: change {index} of sequence {seq} "
+                f"(operation {operation_of(data)}) gives {result!r} on {member}, and gave "
+                f"{known!r} elsewhere",
+            )
+
+    def on_answer(self, operation: int, result: bytes | None) -> None:
+        """A client is told that its operation was applied (I-17), and (of a single change) what
+        came of it, encoded."""
+        place = self.places.get(operation)
+        if place is None:
+            self.fail("I-17", f"operation {operation} is acknowledged and not chosen")
+        self.floor = max(self.floor, self.order[place][0])
+        if result is not None and self.results[place] not in (None, result):
+            self.fail("I-13", f"operation {operation} gave {self.results[place]!r}, not {result!r}")
+
+    def on_refusal(self, operation: int) -> None:
+        """A client is told that its operation was not applied and never will be (X4)."""
+        self.refused.add(operation)
+        if operation in self.places:
+            seq = self.order[self.places[operation]][0]
+            self.fail("X4", f"operation {operation} was applied at {seq}, and called not applied")
+
+
+class Witness:
+    """One run of one member's state and codec, as they are given to its participant."""
+
+    def __init__(self, ghost: ClusterGhost, member: str, state: State, codec: Codec) -> None:
+        self._ghost = ghost
+        self._member = member
+        self.state = state
+        self.codec = codec
+        self.operation = 0
+        """Whose change is encoded next."""
+        self.applied = 0
+        """How many changes this run has applied."""
+        self._encoded = 0
+        self._data = b""
+        self._place = -1
+
+    def call(self, operation: int) -> None:
+        """The next changes that are encoded belong to this operation."""
+        self.operation = operation
+        self._encoded = 0
+
+    # -- Codec
+
+    def encode_change(self, change: Any) -> bytes:
+        data = self.codec.encode_change(change)
+        head = self.operation.to_bytes(4, "big") + self._encoded.to_bytes(2, "big")
+        self._encoded += 1
+        return head + data
+
+    def decode_change(self, data: bytes) -> Any:
+        self._data = data
+        return self.codec.decode_change(data[HEAD_BYTES:])
+
+    def encode_result(self, result: Any) -> bytes:
+        data = self.codec.encode_result(result)
+        place, self._place = self._place, -1
+        if place >= 0:
+            self._ghost.on_result(self._member, place, data)
+        return data
+
+    def decode_result(self, data: bytes) -> Any:
+        return self.codec.decode_result(data)
+
+    # -- State
+
+    def apply(self, change: Any, context: Context) -> Any:
+        place = self.applied
+        self._ghost.on_apply(self._member, place, (context.sequence, context.index, self._data))
+        self.applied = place + 1
+        self._place = -1
+        try:
+            result = self.state.apply(change, context)
+        except Exception as error:
+            name = type(error).__name__.encode("utf-8", "backslashreplace")
+            self._ghost.on_result(self._member, place, b"raises " + name)
+            raise
+        self._place = place
+        return result
+
+    def snapshot(self) -> bytes:
+        return self.state.snapshot()
+
+    def install(self, snapshot: bytes) -> None:
+        self.state.install(snapshot)
