@@ -272,39 +272,35 @@ class Cluster:
                 return list(decode_configuration(entry.payload).voters)
         return []
 
-    def may_lose_another(self) -> bool:
-        """Whether a majority of voters stays sound if one more disk is lost for good. Every
-        configuration that may still come into force is counted: those in any member's log."""
-        groups = [self.voters()]
-        groups += [
-            list(configuration.voters)
-            for life in self.lives.values()
-            if life.is_up
-            for configuration in (life.local.log.configuration,)
+    def _is_sound(self, name: Incarnation) -> bool:
+        life = self.lives.get(name)
+        return life is not None and life.machine.life is life and not life.machine.is_lost
+
+    def sound_voters(self) -> list[Machine]:
+        """Machines that take part, and have a vote in the latest chosen configuration."""
+        return [
+            self.lives[name].machine
+            for name in self.voters()
+            if self._is_sound(name) and self.lives[name].machine.participant is not None
         ]
-        for voters in groups:
-            sound = sum(
-                1
-                for name in voters
-                if name in self.lives
-                and not self.lives[name].machine.is_lost
-                and self.lives[name].machine.life is self.lives[name]
-            )
-            if sound - 1 < majority_size(len(voters)):
-                return False
-        return True
+
+    def may_lose_another(self) -> bool:
+        """Whether a majority of voters stays sound if one more disk is lost for good, whichever
+        configuration comes into force: those that are only in somebody's log count too."""
+        configurations = [self.voters()]
+        configurations += [
+            list(life.local.log.voters) for life in self.lives.values() if life.is_up
+        ]
+        return all(
+            sum(map(self._is_sound, voters)) - 1 >= majority_size(len(voters))
+            for voters in configurations
+            if voters
+        )
 
     def has_majority(self) -> bool:
         """Whether a majority of the chosen configuration's disks is sound."""
         voters = self.voters()
-        sound = [
-            name
-            for name in voters
-            if name in self.lives
-            and not self.lives[name].machine.is_lost
-            and self.lives[name].machine.life is self.lives[name]
-        ]
-        return len(sound) >= majority_size(len(voters))
+        return sum(map(self._is_sound, voters)) >= majority_size(len(voters))
 
 
 async def _add(participant: Participant[Any], _: Witness, member: Member) -> None:

@@ -104,12 +104,10 @@ class Injector:
         """End all trouble that can be ended, and start whatever can be started."""
         self._healed = True
         cluster = self.cluster
-        network = cluster.network
-        network.loss = network.repeat = network.overtake = network.garble = network.late = 0.0
-        network.delay_seconds, network.jitter_seconds = 0.0002, 0.0008
-        network.blocked_kinds.clear()
-        network.filter = None
-        self._heal_links()
+        if cluster.recorder is not None:
+            for source, target in sorted(cluster.network.cuts):
+                cluster.recorder.healed(cluster.world.now, source, target)
+        cluster.network.heal()
         self._armed.clear()
         self._armed_accepts.clear()
         for machine in cluster.machines.values():
@@ -128,13 +126,6 @@ class Injector:
         if machine.loop is not None:
             machine.loop.set_rate(1.0)
         machine.unhang()
-
-    def _heal_links(self) -> None:
-        network, recorder = self.cluster.network, self.cluster.recorder
-        for source, target in sorted(network.cuts):
-            if recorder is not None:
-                recorder.healed(self.cluster.world.now, source, target)
-        network.cuts.clear()
 
     # -- helpers
 

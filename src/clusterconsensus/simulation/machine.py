@@ -18,7 +18,7 @@ from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.local import Local
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member
-from clusterconsensus.errors import ConsensusError, DiskFullError, StorageError
+from clusterconsensus.errors import ConsensusError, DamagedError, StorageError, WrongDirectoryError
 from clusterconsensus.participant import Participant
 from clusterconsensus.runtime.environment import Environment
 from clusterconsensus.simulation.content import SECTOR_BYTES
@@ -171,11 +171,10 @@ class Machine:
     async def _live(self, participant: Participant[Any]) -> None:
         try:
             await participant.start()
-        except DiskFullError as error:
-            self._stopped(str(error), lost=False)
-            return
         except StorageError as error:
-            self._stopped(str(error), lost=True)
+            # A full disk and a failed write pass; damage does not.
+            lost = isinstance(error, DamagedError | WrongDirectoryError)
+            self._stopped(f"{type(error).__name__}: {error}", lost=lost)
             return
         self.participant = participant
         self.cluster.on_up(self)

@@ -304,16 +304,16 @@ class Network:
             contents = _feed(parser, frame)
         except FrameError as error:
             contents = error.frames
-            self._break(link, "garbled")
+            self._break(link)
         if not contents:
             self.counts["garbled"] += 1
             self._watcher.on_fate(number, source, target, "garbled", frame)
-            self._break(link, "garbled")
+            self._break(link)
             return
         self._watcher.on_fate(number, source, target, "delivered", frame)
         self.deliver(link, [content for _, content in contents])
 
-    def _break(self, link: Link, why: str) -> None:
+    def _break(self, link: Link) -> None:
         if not link.broken:
             link.broken = True
             self._tell_broken(link)
@@ -329,6 +329,19 @@ class Network:
             receiver.receive(contents)
 
     # -- what the fault injector does
+
+    def heal(self) -> None:
+        """Lose and repeat nothing any more, cut nothing, be quick; and reset what is stuck behind
+        a frame that is very late."""
+        self.loss = self.repeat = self.overtake = self.garble = self.late = 0.0
+        self.delay_seconds, self.jitter_seconds = 0.0002, 0.0008
+        self.blocked_kinds.clear()
+        self.filter = None
+        self.cuts.clear()
+        for source in list(self._listening.values()):
+            for link in list(source.links.values()):
+                if link.arrives_at > self._world.now + 0.1 and not link.broken:
+                    self._break(link)
 
     def replay(self) -> bool:
         """Have something old arrive once more: at the process it was for, if that still runs."""

@@ -190,10 +190,9 @@ class Trial:
         healed_at = world.now
         masters = len(cluster.ghost.masters)
         ends = healed_at + HEALED_WITHIN_TIMEOUTS * timeout
-        ids = list(cluster.machines.values())
         chance = world.chance("last call")
         while True:
-            machines = [m for m in ids if m.participant is not None]
+            machines = cluster.sound_voters()
             if machines:
                 machine = machines[chance.randrange(len(machines))]
                 operation = await self._last_call(machine, ends - world.now, chance)
