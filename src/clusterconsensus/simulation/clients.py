@@ -10,7 +10,7 @@ its session, if the member lives and the client has the patience.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -29,6 +29,8 @@ from clusterconsensus.simulation.history import History, Operation
 from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.witness import Witness
 from clusterconsensus.simulation.workloads import Workload
+
+Asking = Callable[[Participant[Any]], Awaitable[Any]]
 
 
 @dataclass
@@ -121,7 +123,8 @@ class Clients:
         if reads:
             await self.settle(operation, machine.ask(self._read(operation, patience)))
         else:
-            await self.settle(operation, machine.ask(self.submit(operation, patience, asks_again)))
+            submit = self.submit(operation, machine, patience, asks_again)
+            await self.settle(operation, machine.ask(submit))
         return operation
 
     def begin(self, client: str, machine: Machine, call: Any) -> Operation:
@@ -179,23 +182,29 @@ class Clients:
             place = ghost.places.get(operation.number)
             operation.place = None if place is None else float(place)
 
-    def _read(self, operation: Operation, patience: float) -> Callable[..., Any]:
+    def _read(self, operation: Operation, patience: float) -> Asking:
+        """A read, for ``Machine.ask``."""
         workload = self.workload
 
-        async def read(participant: Participant[Any], witness: Witness) -> Any:
-            def query(state: Witness) -> Any:
-                operation.place = state.applied - 0.5
-                return workload.query(state.state, operation.call)
+        async def read(participant: Participant[Any]) -> Any:
+            def query(witness: Witness) -> Any:
+                operation.place = witness.applied - 0.5
+                return workload.query(witness.state, operation.call)
 
             return await participant.read(query, timeout=patience)
 
         return read
 
-    def submit(self, operation: Operation, patience: float, asks_again: bool) -> Callable[..., Any]:
-        sometimes = self.cluster.sometimes
+    def submit(
+        self, operation: Operation, machine: Machine, patience: float, asks_again: bool
+    ) -> Asking:
+        """A submit, for ``Machine.ask``: with ``asks_again`` an unknown outcome is asked for once
+        more, inside its session."""
+        sometimes, witness = self.cluster.sometimes, machine.witness
 
-        async def submit(participant: Participant[Any], witness: Witness) -> Any:
-            witness.call(operation.number)
+        async def submit(participant: Participant[Any]) -> Any:
+            if witness is not None:
+                witness.call(operation.number)
             try:
                 return await participant.submit(operation.call, timeout=patience)
             except OutcomeUnknownError as error:

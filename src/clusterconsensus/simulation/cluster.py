@@ -7,10 +7,11 @@ the two together.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from clusterconsensus.codec import MsgpackCodec
 from clusterconsensus.consensus import effects, messages
@@ -25,8 +26,10 @@ from clusterconsensus.simulation.machine import Life, Machine
 from clusterconsensus.simulation.network import Network
 from clusterconsensus.simulation.recording import MarkKind, Recorder, SpanKind
 from clusterconsensus.simulation.trace import Trace
-from clusterconsensus.simulation.witness import ClusterGhost, Witness
+from clusterconsensus.simulation.witness import ClusterGhost
 from clusterconsensus.state import Codec, State
+
+ResultT = TypeVar("ResultT")
 
 
 class LivenessError(AssertionError):
@@ -78,6 +81,30 @@ class Cluster:
         self.on_accepts: Callable[[Machine], None] | None = None
         """Is told when a master has sent entries; for the fault injector."""
 
+    # -- the course of it
+
+    def run(self, main: Coroutine[Any, Any, ResultT], *, until: float = math.inf) -> ResultT:
+        """Run a coroutine from outside of all machines until it ends, and then end everything.
+
+        What the machines hold can be looked at afterwards; nothing runs any more.
+
+        Arguments:
+            main: What to do with the cluster.
+            until: The true time in seconds at which to give up.
+
+        Raises:
+            BrokenError: an invariant does not hold.
+            StalledError: nothing can happen any more, or ``until`` is reached.
+            BaseException: what ``main`` raises.
+        """
+        try:
+            return self.world.run(main, until=until)
+        finally:
+            for machine in self.machines.values():
+                if machine.loop is not None:
+                    machine.loop.kill()
+            self.world.close()
+
     # -- telling
 
     def violated(self, error: BaseException) -> None:
@@ -115,7 +142,7 @@ class Cluster:
             self.add_machine(machine_id).start()
         first = self.machines[ids[0]]
         await self.until(lambda: all(self.machines[each].participant for each in ids), 30)
-        await first.ask(lambda participant, _: participant.init_master())
+        await first.ask(lambda participant: participant.init_master())
         for machine_id in ids[1:]:
             member = self.machines[machine_id].member
             await first.ask(partial(_add, member=member))
@@ -303,5 +330,5 @@ class Cluster:
         return sum(map(self._is_sound, voters)) >= majority_size(len(voters))
 
 
-async def _add(participant: Participant[Any], _: Witness, member: Member) -> None:
+async def _add(participant: Participant[Any], member: Member) -> None:
     await participant.add_participant(member, timeout=60)

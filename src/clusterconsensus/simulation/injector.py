@@ -84,7 +84,10 @@ class Injector:
         }
         cluster.on_configuration = self._on_configuration
         cluster.on_accepts = self._on_accepts
-        cluster.restart_seconds = lambda: 0.1 + self._chance.random() * 2.0
+        cluster.restart_seconds = self._restart_seconds
+
+    def _restart_seconds(self) -> float:
+        return 0.1 if self._healed else 0.1 + self._chance.random() * 2.0
 
     def start(self) -> None:
         """Begin: every action of the plan will happen at its time, from now on."""
@@ -119,6 +122,7 @@ class Injector:
 
     def _mend(self, machine: Machine) -> None:
         machine.disk.before = None
+        machine.disk.spare()
         machine.disk.capacity_bytes = 1 << 40
         machine.disk.lie = False
         machine.disk_seconds = 0.0002
@@ -518,7 +522,7 @@ class Injector:
         return f"{machine} stands for election"
 
     def _stand(self, machine: Machine) -> None:
-        future = machine.ask(lambda participant, _: participant.start_election(timeout=1.0))
+        future = machine.ask(lambda participant: participant.start_election(timeout=1.0))
         future.add_done_callback(_ignore)
 
     def duel(self, chance: Random) -> str:
@@ -571,7 +575,7 @@ class Injector:
         if target is None or via is None:
             return ""
         future = via.ask(
-            lambda participant, _: participant.add_participant(target.member, timeout=5.0)
+            lambda participant: participant.add_participant(target.member, timeout=5.0)
         )
         future.add_done_callback(_ignore)
         return f"{target} is to be added by {via}"

@@ -93,7 +93,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def _objection(self, operation: Operation) -> str:
         _, result = self.model.step(self.state, _frozen(operation.call))
         if result == _frozen(operation.result):
-            return f"{describe(operation)}: it fits, but nothing fits after it"
+            return f"{describe(operation)}: it fits, but was not tried any more"
         return f"{describe(operation)}: here it would give {result!r}"
 
 
@@ -305,10 +305,10 @@ class _Search:
         """For each unknown operation the one before it with an equal call; -1 if there is none."""
         twins = [-1] * len(self.operations)
         last: dict[Any, int] = {}
-        unknown = [index for index, known in enumerate(self.known) if not known]
-        for index in sorted(unknown, key=lambda index: self.operations[index].invoked_step):
-            twins[index] = last.get(self._calls[index], -1)
-            last[self._calls[index]] = index
+        for index, call in enumerate(self._calls):  # those of equal calls are in order: _places
+            if not self.known[index]:
+                twins[index] = last.get(call, -1)
+                last[call] = index
         return twins
 
     def _link(self) -> None:

@@ -373,6 +373,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         options.pop("eager_start", None)
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
+        if self.dead:
+            _end(task)
+            return task
         self._tasks.append(task)
         if len(self._tasks) > self._prune_at:
             self._tasks = [held for held in self._tasks if not held.done()]

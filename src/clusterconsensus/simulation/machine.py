@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.local import Local
@@ -32,6 +32,8 @@ from clusterconsensus.storage.records import HEADER_BYTES
 
 if TYPE_CHECKING:
     from clusterconsensus.simulation.cluster import Cluster
+
+AnswerT = TypeVar("AnswerT")
 
 DIRECTORY = "/data"
 WALL_START = 1_700_000_000.0
@@ -251,16 +253,21 @@ class Machine:
     # -- calls from outside
 
     def ask(
-        self, call: Callable[[Participant[Any], Witness], Awaitable[Any]]
-    ) -> asyncio.Future[Any]:
-        """Have the process call its participant; the future belongs to the outside.
+        self, call: Callable[[Participant[Any]], Awaitable[AnswerT]]
+    ) -> asyncio.Future[AnswerT]:
+        """Have the process call its participant.
 
-        The future ends with ``GoneError`` if the process dies first.
+        Arguments:
+            call: Gets the participant; what it returns is awaited in the machine's loop.
+
+        Returns:
+            A future of the outside, with what came of it. It ends with ``GoneError`` if there is
+            no process, or if it dies first.
         """
         outside = self.cluster.world.outside
-        future: asyncio.Future[Any] = outside.create_future()
-        participant, witness, loop = self.participant, self.witness, self.loop
-        if participant is None or witness is None or loop is None:
+        future: asyncio.Future[AnswerT] = outside.create_future()
+        participant, loop = self.participant, self.loop
+        if participant is None or loop is None:
             future.set_exception(GoneError(f"{self.id} is down", asked=False))
             return future
         self._waiting[future] = None
@@ -274,7 +281,7 @@ class Machine:
 
         async def run() -> None:
             try:
-                result = await call(participant, witness)
+                result = await call(participant)
             except Exception as error:
                 outside.call_soon(end, None, error)
             else:

@@ -105,7 +105,7 @@ def run(
     began = time.perf_counter()
     with _quiet(recorder), _no_collector():
         try:
-            world.run(trial.main(), until=plan.seconds + 600.0)
+            cluster.run(trial.main(), until=plan.seconds + 600.0)
         except BrokenError as error:
             violation = Violation("safety", error.rule, error.text, world.now)
         except LivenessError as error:
@@ -114,11 +114,6 @@ def run(
             violation = Violation("liveness", "I-22", str(error), world.now)
         except Exception as error:
             violation = Violation("crash", type(error).__name__, _told(error), world.now)
-        finally:
-            for machine in cluster.machines.values():
-                if machine.loop is not None:
-                    machine.loop.kill()
-            world.close()
     seconds = time.perf_counter() - began
     if recorder is not None and violation is not None:
         recorder.violated(violation.at, violation.rule, violation.kind, violation.text)
@@ -215,7 +210,7 @@ class Trial:
                 break
         operation = clients.begin("last", machine, call)
         patience = max(0.05, min(seconds, self.plan.settings.election_timeout_seconds))
-        answer = machine.ask(clients.submit(operation, patience, False))
+        answer = machine.ask(clients.submit(operation, machine, patience, False))
         await clients.settle(operation, answer)
         return operation
 

@@ -103,7 +103,7 @@ class ClusterGhost(Ghost):
 
     def _on_change(self, seq: int, index: int, data: bytes) -> None:
         operation = operation_of(data)
-        if operation in self.places and not data[4] + data[5]:
+        if operation and operation in self.places and not data[4] + data[5]:
             self.fail("I-15", f"operation {operation} takes effect at {seq} and before")
         if operation in self.refused:
             self.fail("X4", f"operation {operation} was not applied, and takes effect at {seq}")
@@ -166,7 +166,7 @@ class Witness:
         self.state = state
         self.codec = codec
         self.operation = 0
-        """Whose change is encoded next."""
+        """Whose change is encoded next; 0 if nobody said."""
         self.applied = 0
         """How many changes this run has applied."""
         self._encoded = 0
