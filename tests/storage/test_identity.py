@@ -21,13 +21,14 @@ from clusterconsensus.errors import (
     StoragePoisonedError,
     WrongDirectoryError,
 )
+from clusterconsensus.simulation.disk import Disk
 from clusterconsensus.storage.files import RealFiles
 from clusterconsensus.storage.identity import IDENTITY, open_directory, read_identity
-from tests.storage.memory import MemoryFiles
-from tests.storage.model import DISK, PATH, open_journal
+from tests.storage.model import DISK, PATH, after_power_failure, failing, open_journal
 
 HOLDER = """
 import sys
+from clusterconsensus.simulation.disk import Disk
 from clusterconsensus.storage.files import RealFiles
 from clusterconsensus.storage.identity import open_directory
 directory = open_directory(RealFiles(), sys.argv[1], "shop", "a", "0" * 32)
@@ -58,12 +59,12 @@ def test_a_new_directory_keeps_its_identity(tmp_path: Path) -> None:
 
 
 def test_a_founder_is_remembered() -> None:
-    files = MemoryFiles()
+    files = Disk()
     directory = open_directory(files, PATH, "shop", "a", DISK)
     open_journal(files)
     directory.found("c1")
     directory.close()
-    after = files.after_power_failure()
+    after = after_power_failure(files)
     assert open_directory(after, PATH, "shop", "a", "").identity.founder
 
 
@@ -81,7 +82,7 @@ def test_a_relative_path_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_another_members_directory_is_refused(
     cluster: str, member: str, found: str, expected: str
 ) -> None:
-    files = MemoryFiles()
+    files = Disk()
     open_directory(files, PATH, "shop", "a", DISK).close()
     with pytest.raises(WrongDirectoryError) as raised:
         open_directory(files, PATH, cluster, member, DISK)
@@ -92,7 +93,7 @@ def test_another_members_directory_is_refused(
 
 
 def test_a_journal_without_identity_is_refused() -> None:
-    files = MemoryFiles()
+    files = Disk()
     open_directory(files, PATH, "shop", "a", DISK).close()
     open_journal(files)
     del files.names[f"{PATH}/{IDENTITY}"]
@@ -101,7 +102,7 @@ def test_a_journal_without_identity_is_refused() -> None:
 
 
 def test_a_member_of_a_cluster_without_journal_is_refused() -> None:
-    files = MemoryFiles()
+    files = Disk()
     directory = open_directory(files, PATH, "shop", "a", DISK)
     with pytest.raises(BrokenInvariantError, match="journal must be made first"):
         directory.join("c1")
@@ -114,7 +115,7 @@ def test_a_member_of_a_cluster_without_journal_is_refused() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    files = MemoryFiles()
+    files = Disk()
     directory = open_directory(files, PATH, "shop", "a", DISK)
     directory.close()
     line = files.read(f"{PATH}/{IDENTITY}").partition(b"\n")[0].replace(b":1,", b":9,") + b"\n"
@@ -125,13 +126,13 @@ def test_another_version_is_refused() -> None:
 
 @pytest.mark.parametrize("operation", ["datasync", "rename", "sync_directory", "pwrite"])
 def test_a_failed_write_of_the_identity(operation: str) -> None:
-    files = MemoryFiles()
+    files = Disk()
     directory = open_directory(files, PATH, "shop", "a", DISK)
     open_journal(files)
-    files.fail = lambda found: OSError(errno.EIO, "broken") if found == operation else None
+    files.before = failing(operation, OSError(errno.EIO, "broken"))
     with pytest.raises(StoragePoisonedError, match="broken"):
         directory.join("c1")
-    files.fail = None
+    files.before = None
     with pytest.raises(StoragePoisonedError, match="broken"):
         directory.join("c1")
     directory.close()
@@ -142,7 +143,7 @@ def test_a_failed_write_of_the_identity(operation: str) -> None:
 
 
 def test_no_space_for_the_identity() -> None:
-    files = MemoryFiles()
+    files = Disk()
     files.capacity_bytes = 50
     with pytest.raises(DiskFullError):
         open_directory(files, PATH, "shop", "a", DISK)

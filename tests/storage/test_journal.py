@@ -22,10 +22,11 @@ from clusterconsensus.errors import (
     StorageError,
     StoragePoisonedError,
 )
+from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.power import crash_states, whole_writes
 from clusterconsensus.storage.files import Files, RealFiles
 from clusterconsensus.storage.index import SPACING_BYTES
 from clusterconsensus.storage.journal import Journal
-from tests.storage.memory import MemoryFiles, whole_writes
 from tests.storage.model import (
     PATH,
     Expected,
@@ -33,7 +34,9 @@ from tests.storage.model import (
     configuration,
     entries,
     entry,
+    failing,
     make_directory,
+    noting,
     open_journal,
     read_all,
 )
@@ -43,7 +46,7 @@ KIB = 1024
 
 @pytest.fixture(params=["memory", "real"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Files, str]:
-    files: Files = MemoryFiles() if request.param == "memory" else RealFiles()
+    files: Files = Disk() if request.param == "memory" else RealFiles()
     path = PATH if request.param == "memory" else str(tmp_path / "member")
     make_directory(files, path)
     return files, path
@@ -131,11 +134,11 @@ def test_a_unit_larger_than_a_segment_gets_one_of_its_own(place: tuple[Files, st
 
 
 def test_one_append_is_one_write_and_one_sync() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files, segment_bytes=64 * KIB)
     operations: list[str] = []
-    files.before = operations.append
+    files.before = noting(operations)
     journal.append([Persist(n, None, None, entries(n, 1)) for n in range(1, 20)])
     assert operations == ["pwrite", "datasync"]
     assert journal.statistics()["syncs"] == 1
@@ -144,7 +147,7 @@ def test_one_append_is_one_write_and_one_sync() -> None:
 
 
 def test_a_prepared_segment_costs_an_append_nothing() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     assert not journal.prepare_next()
@@ -152,14 +155,14 @@ def test_a_prepared_segment_costs_an_append_nothing() -> None:
     prepare(journal)
     assert journal.statistics()["segments_ready"] == 1
     operations: list[str] = []
-    files.before = operations.append
+    files.before = noting(operations)
     journal.append([Persist(2, None, None, entries(5, 4, 1, 400))])
     assert operations == ["pwrite", "datasync"]
     assert read_all(open_journal(files)) == list(entries(1, 8, 1, 400))
 
 
 def test_preparing_goes_in_slices() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files, segment_bytes=4096 * KIB)
     journal.append([Persist(1, None, None, (entry(1, 1, bytes(1100 * KIB)),))])
@@ -171,7 +174,7 @@ def test_preparing_goes_in_slices() -> None:
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_half_made_segment_is_finished_or_cleaned_up(prepared: bool) -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files, segment_bytes=2048 * KIB)
     journal.append([Persist(1, None, None, (entry(1, 1, bytes(1100 * KIB)),))])
@@ -195,7 +198,7 @@ def test_a_half_made_segment_is_finished_or_cleaned_up(prepared: bool) -> None:
     ],
 )
 def test_units_that_break_the_log_are_refused(unit: Persist, rule: str) -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     journal.append([Persist(1, ballot(2), None, entries(1, 5), 3)])
@@ -207,7 +210,7 @@ def test_units_that_break_the_log_are_refused(unit: Persist, rule: str) -> None:
 
 
 def test_what_cannot_be_written_down_is_refused() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     held = entry(1)
@@ -219,14 +222,14 @@ def test_what_cannot_be_written_down_is_refused() -> None:
 
 @pytest.mark.parametrize("operation", ["pwrite", "datasync"])
 def test_a_failed_write_or_sync_poisons_for_ever(operation: str) -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     journal.append([Persist(1, None, None, entries(1, 2))])
-    files.fail = lambda found: OSError(errno.EIO, "broken") if found == operation else None
+    files.before = failing(operation, OSError(errno.EIO, "broken"))
     with pytest.raises(StoragePoisonedError, match="broken"):
         journal.append([Persist(2, None, None, entries(3, 2))])
-    files.fail = None  # the next sync would succeed, and prove nothing
+    files.before = None  # the next sync would succeed, and prove nothing
     operations = files.operations
     for _ in range(2):
         with pytest.raises(StoragePoisonedError, match="broken"):
@@ -240,23 +243,23 @@ def test_a_failed_write_or_sync_poisons_for_ever(operation: str) -> None:
 
 
 def test_no_space_in_the_middle_of_a_write_poisons() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
-    files.fail = lambda found: OSError(errno.ENOSPC, "full") if found == "pwrite" else None
+    files.before = failing("pwrite", OSError(errno.ENOSPC, "full"))
     with pytest.raises(StoragePoisonedError, match="full"):
         journal.append([Persist(2, None, None, entries(1, 2))])
 
 
 @pytest.mark.parametrize("operation", ["pwrite", "datasync", "rename", "sync_directory", "create"])
 def test_failing_to_make_a_segment_poisons(operation: str) -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
-    files.fail = lambda found: OSError(errno.EIO, "broken") if found == operation else None
+    files.before = failing(operation, OSError(errno.EIO, "broken"))
     with pytest.raises(StoragePoisonedError, match="broken"):
         journal.append([Persist(1, None, None, entries(1, 1, 1, 9000))])
-    files.fail = None
+    files.before = None
     with pytest.raises(StoragePoisonedError, match="broken"):
         journal.append([Persist(1, None, None, entries(1, 1))])
     files.after_process_crash()
@@ -265,7 +268,7 @@ def test_failing_to_make_a_segment_poisons(operation: str) -> None:
 
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_full_disk_is_a_refusal_and_the_journal_goes_on(honest: bool) -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     journal.append([Persist(1, None, None, entries(1, 2, 1, 1000))])
@@ -291,7 +294,7 @@ def test_a_full_disk_is_a_refusal_and_the_journal_goes_on(honest: bool) -> None:
 
 
 def test_closing_needs_no_space() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     files.capacity_bytes = 0
@@ -304,7 +307,7 @@ def test_closing_needs_no_space() -> None:
 
 
 def test_opening_on_a_full_disk_is_a_refusal() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     files.capacity_bytes = 1000
     with pytest.raises(DiskFullError):
@@ -350,7 +353,7 @@ def test_a_really_full_disk_is_a_refusal(tiny_disk: Path) -> None:
 
 
 def test_a_closed_journal_says_so() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     journal.close(0)
@@ -359,7 +362,7 @@ def test_a_closed_journal_says_so() -> None:
 
 
 def test_segments_must_have_a_sensible_size() -> None:
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     with pytest.raises(BrokenInvariantError, match="segment_bytes is 100"):
         open_journal(files, segment_bytes=100)
@@ -433,7 +436,7 @@ def test_any_history_comes_back(
 ) -> None:
     """Batches of random sizes, truncations, reopening, and power failures in the middle."""
     chance = random.Random(seed)
-    files = MemoryFiles()
+    files = Disk()
     make_directory(files)
     journal = open_journal(files)
     expected = Expected()
@@ -478,7 +481,7 @@ def test_any_history_comes_back(
             files.after_process_crash()
             journal = open_journal(files)
         else:
-            files = chance.choice(list(files.crash_states(whole_writes)))
+            files = Disk(chance.choice(list(crash_states(files, whole_writes))))
             journal = open_journal(files)
         assert read_all(journal, chance.randint(1, 9000)) == expected.entries
     journal = open_journal(files)

@@ -163,9 +163,11 @@ class Disk:
     def list_directory(self, path: str) -> list[str]:
         self._alive()
         self._directory(path)
-        found = [name for name in self.names if parent_of(name) == path]
-        found += [name for name in self.directories if name != path and parent_of(name) == path]
-        return sorted(name.rpartition("/")[2] for name in found)
+        start = path.rstrip("/") + "/"
+        length = len(start)
+        found = [name[length:] for name in self.names if name.startswith(start)]
+        found += [name[length:] for name in self.directories if name.startswith(start)]
+        return sorted(name for name in found if name and "/" not in name)
 
     def sync_directory(self, path: str) -> None:
         self.begin("sync_directory", path)
@@ -275,6 +277,10 @@ class Disk:
             content.cached[:] = content.durable
 
     # -- faults
+
+    def spare(self) -> None:
+        """Nothing that was planned with ``fail_next`` will fail any more."""
+        self._failures.clear()
 
     def fail_next(self, operation: str, error: OSError, drop: bool = True) -> None:
         """Let the next operation of a kind fail; called again, the one after it too.

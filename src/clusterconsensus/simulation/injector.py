@@ -14,7 +14,6 @@ from random import Random
 
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.cluster import Cluster
-from clusterconsensus.simulation.content import Image
 from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.network import KINDS, kind_of
 from clusterconsensus.simulation.plan import Action, Plan
@@ -37,7 +36,6 @@ class Injector:
         self._chance = Random(f"{plan.seed}/injector")
         self._healed = False
         self._spare = [f"s{number}" for number in range(1, plan.spare + 1)]
-        self._images: dict[str, Image] = {}
         self._armed: list[Callable[[Machine], None]] = []
         self._armed_accepts: list[Callable[[Machine], None]] = []
         self._actions: dict[str, Callable[[Random], str]] = {
@@ -586,13 +584,17 @@ class Injector:
         machine = self._running(chance)
         if machine is None:
             return ""
-        if machine.id not in self._images:
-            self._images[machine.id] = machine.disk.snapshot_image()
-            return f"an image of the disk of {machine} is taken"
-        machine.crash()
-        machine.disk.restore_image(self._images[machine.id])
-        self._later(0.1, machine.start)
-        return f"{machine} gets its disk of long ago"
+        image = machine.disk.snapshot_image()
+        seconds = 2 * self._a_while(chance)
+
+        def restore() -> None:
+            machine.crash()
+            machine.disk.restore_image(image)
+            self._later(0.1, machine.start)
+            self.cluster.did(f"{machine} gets its disk of {seconds:.2f} s ago")
+
+        self._later(seconds, restore)
+        return f"an image of the disk of {machine} is taken, for later"
 
     def lying_disk(self, chance: Random) -> str:
         machine = self._running(chance)

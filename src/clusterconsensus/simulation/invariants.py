@@ -12,6 +12,7 @@ written.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
@@ -20,7 +21,7 @@ import msgspec
 
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.local import Local
-from clusterconsensus.consensus.messages import Accepted, Message, Prepare, Promise, Refusal
+from clusterconsensus.consensus.messages import Accept, Accepted, Message, Prepare, Promise, Refusal
 from clusterconsensus.consensus.quorum import majority_size
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import (
@@ -101,6 +102,8 @@ class Seen:
         self.role = Role.UNJOINED
         self.written = [log.ballot_at(seq) or ZERO for seq in range(1, log.last_seq + 1)]
         """The ballot of each entry that was given to the disk, durable or not."""
+        self.cuts: list[tuple[int, int]] = []
+        """Cuts that may not be durable yet: ticket, and sequence from which on."""
 
     def ballot_at(self, seq: int) -> Ballot:
         return self.written[seq - 1] if 0 < seq <= len(self.written) else ZERO
@@ -131,6 +134,8 @@ class Ghost:
         """Everything up to here was acknowledged to some client, or read by one."""
         self.promises: dict[Incarnation, Ballot] = {}
         """The highest ballot that each member has promised to anybody."""
+        self._accepting: set[Ballot] = set()
+        """Ballots in which an accept has left."""
 
     def found(self, entry: Entry) -> None:
         """A cluster begins with this entry, chosen."""
@@ -161,6 +166,7 @@ class Ghost:
             if chosen is not None and seen.ballot_at(cut) == chosen.ballot:
                 self.fail("I-4", f"{member} cuts the chosen entry {chosen}")
             del written[cut - 1 :]
+            seen.cuts.append((batch.ticket, cut))
         for entry in batch.entries:
             if entry.seq != len(written) + 1:
                 self.fail("I-9", f"{member} writes {entry} behind {len(written)}")
@@ -186,7 +192,10 @@ class Ghost:
 
     def on_send(self, member: Observed, message: Message) -> None:
         """A message leaves: it must not say more than is durable (the D-rules)."""
-        if isinstance(message, Accepted):
+        if isinstance(message, Accept):
+            if message.ballot not in self._accepting:
+                self._on_first_accept(member, message)
+        elif isinstance(message, Accepted):
             self._on_accepted(member, message)
         elif isinstance(message, Prepare):
             if member.durable_promise < message.ballot:
@@ -200,6 +209,14 @@ class Ghost:
                     "D2", f"{member} promises {message.ballot}, durable {member.durable_promise}"
                 )
             self._note_promise(member, message.ballot)
+
+    def _on_first_accept(self, member: Observed, message: Accept) -> None:
+        """What the ballot stands on, its own first entry included, must be durable (D6)."""
+        self._accepting.add(message.ballot)
+        log = member.local.log
+        first = log.run_start(log.last_seq)
+        if member.durable_ballot(first) != message.ballot:
+            self.fail("D6", f"{member} sends accepts in {message.ballot}, {first} is not durable")
 
     def _note_promise(self, member: Observed, ballot: Ballot) -> None:
         before = self.promises.get(member.name, ZERO)
@@ -249,15 +266,21 @@ class Ghost:
     def on_start(self, member: Observed) -> None:
         """A member has opened its disk and is about to take part."""
         local = member.local
+        earlier = self._seen.get(member.name)
         self._seen[member.name] = Seen(member)
         promised = max(self.promises.get(member.name, ZERO), member.durable_promise)
         if local.promised < promised:
             self.fail("I-5", f"{member} forgot its promise {promised}")
         if local.commit and local.commit not in self.chosen:
             self.fail("I-6", f"{member} starts with commit {local.commit}, not chosen")
+        # A cut that was written and not synced may have survived the crash.
+        cut = min((seq for _, seq in earlier.cuts), default=None) if earlier else None
         for seq in range(1, member.durable_last + 1):
-            if local.log.ballot_at(seq) != member.durable_ballot(seq):
-                self.fail("I-21", f"{member} starts without {seq}, which its disk held durably")
+            ballot = member.durable_ballot(seq)
+            if local.log.ballot_at(seq) != ballot:
+                chosen = self.chosen.get(seq)
+                if cut is None or seq < cut or (chosen is not None and chosen.ballot == ballot):
+                    self.fail("I-21", f"{member} starts without {seq}, which its disk held durably")
 
     def on_turn(self, member: Observed) -> None:
         """A member's turn has ended; its effects are not performed yet."""
@@ -271,6 +294,9 @@ class Ghost:
             seen.role = local.role
             if local.leads:
                 self._on_master(member)
+        if seen.cuts:
+            waiting = local.tickets[0].number if local.tickets else math.inf
+            seen.cuts = [each for each in seen.cuts if each[0] >= waiting]
         seen.commit_before = seen.commit
         if local.commit != seen.commit:
             if local.commit < seen.commit:

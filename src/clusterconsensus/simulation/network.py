@@ -40,7 +40,7 @@ KINDS: dict[int, str] = {
 """The name of a message by the tag on the wire."""
 
 
-KEEP_EVERY = 16
+KEEP_EVERY = 4
 """Of how many messages one replaces an old one that is kept."""
 
 
@@ -159,6 +159,8 @@ class Network:
         self._listening: dict[str, SimulatedTransport] = {}
         self._old: list[tuple[Link, bytes]] = []
         """Messages that left once, for ``replay``."""
+        self._old_submits: list[tuple[Link, bytes]] = []
+        """Submits among them: what they could do twice matters most (I-15, X4)."""
         self._seen = 0
         self.machines_off: set[str] = set()
         """Addresses of machines without power: nobody refuses a connection there."""
@@ -276,10 +278,12 @@ class Network:
         if self.garble > 0.0 and chance.random() < self.garble:
             frame = self._garbled(frame)
         self._seen += 1
-        if len(self._old) < KEPT_FOR_REPLAY:
-            self._old.append((link, content))
-        elif self._seen % KEEP_EVERY == 0:
-            self._old[chance.randrange(KEPT_FOR_REPLAY)] = (link, content)
+        if self._seen % KEEP_EVERY == 0 or len(self._old) < KEPT_FOR_REPLAY:
+            old = self._old_submits if kind_of(content) == "Submit" else self._old
+            if len(old) < KEPT_FOR_REPLAY:
+                old.append((link, content))
+            else:
+                old[chance.randrange(KEPT_FOR_REPLAY)] = (link, content)
         target = link.target
         assert target is not None
         self._world.schedule(target.loop, when, self._arrive, (link, frame, number))
@@ -347,7 +351,7 @@ class Network:
         """Have something old arrive once more: at the process it was for, if that still runs."""
         alive = [
             (link, content)
-            for link, content in self._old
+            for link, content in (*self._old, *self._old_submits)
             if link.target is not None and self._listening.get(link.to.address) is link.target
         ]
         if not alive:
