@@ -105,16 +105,27 @@ class Clients:
                 self.call(f"{name}.{life}" if life > 1 else name, home, chance, place)
                 for place in range(count)
             ]
-            outcomes = await asyncio.gather(*calls)
+            outcomes = list(await asyncio.gather(*calls))
+            for operation in tuple(outcomes):
+                if operation.outcome == "unknown" and chance.random() < self.cluster.insists:
+                    # The same once more, as applications do: it may well be done twice.
+                    machine = machines[chance.randrange(len(machines))]
+                    call = operation.call
+                    again = self.call(f"{name}.{life}'", machine, chance, 0, call)
+                    outcomes.append(await again)
+                    self.cluster.sometimes["asked somebody else, too"] += 1
             if any(operation.outcome == "unknown" for operation in outcomes):
                 life += 1
                 home = None
             await asyncio.sleep(chance.random() * 2 * habits.pause_seconds)
 
-    async def call(self, name: str, machine: Machine, chance: Random, place: int = 0) -> Operation:
-        """Make one call at one member, and write down what comes of it."""
+    async def call(
+        self, name: str, machine: Machine, chance: Random, place: int = 0, again: Any = None
+    ) -> Operation:
+        """Make one call at one member (the same one ``again``, if it is given), and write down
+        what comes of it."""
         workload = self.workload
-        call = workload.next(chance)
+        call = workload.next(chance) if again is None else again
         reads = workload.is_read(call)
         patience = self.habits.patience_seconds * (0.2 + 1.6 * chance.random())
         asks_again = chance.random() < self.habits.asks_again

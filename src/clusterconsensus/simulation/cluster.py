@@ -50,6 +50,7 @@ class Cluster:
         settings: Of every member.
         codec: Of every member.
         recorder: Writes everything down for people; None for speed.
+        network: Shared with another cluster; by default one of its own.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Cluster:
         settings: Settings,
         codec: Codec | None = None,
         recorder: Recorder | None = None,
+        network: Network | None = None,
     ) -> None:
         self.world = world
         self.make_state = make_state
@@ -66,7 +68,7 @@ class Cluster:
         self.codec = codec or MsgpackCodec()
         self.recorder = recorder
         self.trace = Trace(recorder, lambda: world.now)
-        self.network = Network(world, world.chance("network"), self.trace)
+        self.network = network or Network(world, world.chance("network"), self.trace)
         self.lives: dict[Incarnation, Life] = {}
         self.machines: dict[str, Machine] = {}
         self.ghost = ClusterGhost(self.lives, self.violated)
@@ -74,6 +76,9 @@ class Cluster:
         """How often each rare path was taken; see ``sometimes``."""
         self.restart_seconds: Callable[[], float] = lambda: 0.5
         """How long a process that ended by itself stays down."""
+        self.insists = 0.0
+        """How likely a client that got no answer asks somebody else, too."""
+        self._stranger: Cluster | None = None
         self.expected: set[str] = set()
         """Machines whose disk was damaged on purpose: they may refuse to start."""
         self.on_configuration: Callable[[Machine], None] | None = None
@@ -100,10 +105,33 @@ class Cluster:
         try:
             return self.world.run(main, until=until)
         finally:
-            for machine in self.machines.values():
-                if machine.loop is not None:
-                    machine.loop.kill()
+            self.end()
             self.world.close()
+
+    def end(self) -> None:
+        """End every process, without a word to anybody."""
+        for machine in self.machines.values():
+            if machine.loop is not None:
+                machine.loop.kill()
+        if self._stranger is not None:
+            self._stranger.end()
+
+    @property
+    def has_stranger(self) -> bool:
+        """Whether there is another cluster in the network."""
+        return self._stranger is not None
+
+    def stranger(self) -> Machine | None:
+        """A machine of another cluster of the same name in the same network; None while it is
+        being founded."""
+        if self._stranger is None:
+            self._stranger = Cluster(
+                self.world, self.make_state, self.settings, self.codec, network=self.network
+            )
+            self.world.outside.create_task(self._stranger.found("x"))
+            return None
+        machine = self._stranger.machines["x"]
+        return machine if machine.participant is not None else None
 
     # -- telling
 

@@ -8,12 +8,15 @@ says so.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.cluster import Cluster
+from clusterconsensus.simulation.invariants import BrokenError
 from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.network import KINDS, kind_of
 from clusterconsensus.simulation.plan import Action, Plan
@@ -35,6 +38,7 @@ class Injector:
         self._seed = plan.seed
         self._chance = Random(f"{plan.seed}/injector")
         self._healed = False
+        self._wiped = False
         self._spare = [f"s{number}" for number in range(1, plan.spare + 1)]
         self._armed: list[Callable[[Machine], None]] = []
         self._armed_accepts: list[Callable[[Machine], None]] = []
@@ -73,6 +77,9 @@ class Injector:
             "one-accept": self.one_accept,
             "elections": self.elections,
             "duel": self.duel,
+            "slow-apply": self.slow_apply,
+            "elsewhere": self.elsewhere,
+            "stranger": self.stranger,
             "wall-clock": self.wall_clock,
             "drift": self.drift,
             "members": self.members,
@@ -128,6 +135,7 @@ class Injector:
         if machine.loop is not None:
             machine.loop.set_rate(1.0)
         machine.unhang()
+        machine.work_slowly(0.0)
 
     # -- helpers
 
@@ -335,6 +343,9 @@ class Injector:
         machine = self._any(chance, [m for m in cluster.machines.values() if not m.is_lost])
         if machine is None or machine.life is None or not cluster.may_lose_another():
             return ""
+        if cluster.has_stranger:
+            return ""
+        self._wiped = True
         machine.crash()
         machine.wipe()
         self._later(0.2, machine.start)
@@ -467,19 +478,31 @@ class Injector:
             self._armed_accepts.pop()(machine)
 
     def configuration_then_cut(self, chance: Random) -> str:
-        seconds = 2 * self._a_while(chance)
-        reached = chance.random() < 0.5
+        """The configuration is in one log only, or in two; and whoever goes on must find it."""
+        seconds = (2 + 2 * chance.random()) * self.plan.settings.election_timeout_seconds
+        reaches, dies = chance.random() < 0.7, chance.random() < 0.5
 
         def strike(machine: Machine) -> None:
-            self.cluster.did(f"{machine} has written a configuration, and is cut off")
             others = [each for each in self.cluster.machines if each != machine.id]
-            spared = others[chance.randrange(len(others))] if reached and others else ""
+            reached = others[chance.randrange(len(others))] if reaches and others else "nobody"
+            self.cluster.did(
+                f"{machine} has written a configuration, reaches {reached}, and is cut off"
+            )
+
+            def cut_off() -> None:
+                self._cut_off(machine, seconds)
+                if dies:
+                    machine.kill()
+                    self._later(seconds, self._start, machine)
+
             for other in others:
-                if other != spared:
+                if other != reached:
                     self._cut(machine.id, other, seconds)
                     self._cut(other, machine.id, seconds)
+            self._later(0.05, cut_off)
 
         self._armed.append(strike)
+        self._later(0.01, self.members, chance)
         return "whoever writes the next configuration will be cut off"
 
     def one_accept(self, chance: Random) -> str:
@@ -542,6 +565,35 @@ class Injector:
 
         self._later(seconds, end)
         return f"everybody stands, and {share:.0%} of the rest is lost for {seconds:.2f} s"
+
+    # -- applications
+
+    def slow_apply(self, chance: Random) -> str:
+        machine = self._any(chance)
+        if machine is None:
+            return ""
+        each, seconds = chance.choice((0.002, 0.02, 0.2)), self._a_while(chance)
+        machine.work_slowly(each)
+        self._later(seconds, machine.work_slowly, 0.0)
+        return f"each change takes {machine} {each} s to apply, for {seconds:.2f} s"
+
+    def elsewhere(self, chance: Random) -> str:
+        self.cluster.insists = 0.5
+        return "clients without an answer ask somebody else, too"
+
+    def stranger(self, chance: Random) -> str:
+        """A cluster of the same name, but not the same one, wants one of our members (I1, I4)."""
+        target = self._any(chance, self.cluster.sound_voters())
+        if target is None or self._wiped:
+            return ""  # whoever has an empty disk may follow whom it likes
+        stranger = self.cluster.stranger()
+        if stranger is None:
+            return ""
+        future = stranger.ask(
+            lambda participant: participant.add_participant(target.member, timeout=2.0)
+        )
+        future.add_done_callback(_must_be_refused)
+        return f"a stranger wants {target}"
 
     # -- clocks
 
@@ -625,8 +677,13 @@ class Injector:
         return f"a majority will be lost after {seconds:.2f} s"
 
 
-def _ignore(future: object) -> None:
+def _must_be_refused(future: asyncio.Future[Any]) -> None:
+    if future.exception() is None:
+        raise BrokenError("I1", "a member was taken in by another cluster")
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
     """Whatever becomes of it is fine."""
-    error = future.exception()  # type: ignore[attr-defined]  # a future of the outside
+    error = future.exception()
     if error is not None and not isinstance(error, ConsensusError | GoneError):
         raise error

@@ -241,6 +241,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Whether callbacks do not run now: paused, frozen or dead."""
         self.dead = False
         self._held: list[Handle] = []
+        self._stopped = False
+        self._busy_until = 0.0
         self._frozen_at: float | None = None
         self._rate = 1.0
         self._shift = 0.0
@@ -257,7 +259,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """This machine's clock in seconds. Never goes back."""
         if self._frozen_at is not None:
             return self._frozen_at
-        now = self.world.now * self._rate + self._shift
+        now = max(self.world.now, self._busy_until) * self._rate + self._shift
         return now if now > self._floor else self._floor
 
     def set_rate(self, rate: float) -> None:
@@ -279,15 +281,33 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     # -- what the fault injector does
 
+    def spend(self, seconds: float) -> None:
+        """The callback that runs now takes so long: this machine's clock goes on at once, and
+        nothing else runs on it meanwhile."""
+        world = self.world
+        if self._busy_until <= world.now:
+            self._busy_until = world.now
+            self.is_held = True
+            world.call_at(world.now + seconds, self._rest)
+        self._busy_until += seconds
+
+    def _rest(self) -> None:
+        """What kept this machine busy is over, or not yet."""
+        world = self.world
+        if self._busy_until > world.now + _CLOCK_NOISE_SECONDS:
+            world.call_at(self._busy_until, self._rest)
+        elif not self._stopped:
+            self._go_on()
+
     def pause(self) -> None:
         """Stop every callback while the clock runs on (``SIGSTOP``)."""
-        self.is_held = True
+        self.is_held = self._stopped = True
 
     def freeze(self) -> None:
         """Stop every callback and the clock with them (a suspended machine)."""
         if self._frozen_at is None:
             self._frozen_at = self.time()
-        self.is_held = True
+        self.is_held = self._stopped = True
 
     def resume(self) -> None:
         """End ``pause`` or ``freeze``: what has waited runs now, in order."""
@@ -296,6 +316,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         if self._frozen_at is not None:
             self._shift = self._frozen_at - self.world.now * self._rate
             self._frozen_at = None
+            self._busy_until = 0.0
+        self._stopped = False
+        if self._busy_until <= self.world.now + _CLOCK_NOISE_SECONDS:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.dead:
+            return
         self.is_held = False
         held, self._held = self._held, []
         for handle in held:

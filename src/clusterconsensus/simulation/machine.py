@@ -121,6 +121,8 @@ class Machine:
         self.disk_seconds = 0.0002
         """How long a blocking call takes at least; a few times that now and then."""
         self.disk_hangs = False
+        self.apply_seconds = 0.0
+        """How long each ``apply`` keeps the machine busy; see ``work_slowly``."""
         self._transport: SimulatedTransport | None = None
         self._workers: list[SimulatedWorker] = []
         self._waiting: dict[asyncio.Future[Any], None] = {}
@@ -155,7 +157,9 @@ class Machine:
             chance=chance,
             watch=self._watch,
         )
-        witness = Witness(cluster.ghost, self.id, cluster.make_state(), cluster.codec)
+        state, codec = cluster.make_state(), cluster.codec
+        witness = Witness(cluster.ghost, self.id, state, codec, loop.spend)
+        witness.apply_seconds = self.apply_seconds
         self.witness = witness
         participant: Participant[Any] = Participant(
             cluster="simulated",
@@ -346,6 +350,12 @@ class Machine:
                 raise PowerFailure
 
         self.disk.before = before
+
+    def work_slowly(self, seconds: float) -> None:
+        """Let each ``apply`` of this machine take so long from now on."""
+        self.apply_seconds = seconds
+        if self.witness is not None:
+            self.witness.apply_seconds = seconds
 
     def unhang(self) -> None:
         """The disk works again."""

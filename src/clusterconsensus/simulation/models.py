@@ -16,6 +16,7 @@ what        call                            result
 map         ``("put", key, value)``         the previous value
 ..          ``("cas", key, old, new)``      whether the value was ``old``; then it is ``new``
 ..          ``("delete", key)``             whether there was a value
+..          ``("refuse", key)``             an exception, ``("raises", "RefusedError")``
 ..          ``("get", key)``                the value
 counter     ``("add", number)``             the new total
 ..          ``("get",)``                    the total
@@ -68,6 +69,10 @@ class Model(Protocol):
         ...
 
 
+class RefusedError(Exception):
+    """What a map answers to ``refuse``: an exception is an answer like any other (R8)."""
+
+
 class MapModel:
     """A map, key by key: the state is the value of the one key, None if there is none."""
 
@@ -84,6 +89,8 @@ class MapModel:
                 return (call[3], True) if state == call[2] else (state, False)
             case "delete":
                 return None, state is not None
+            case "refuse":
+                return state, ("raises", RefusedError.__name__)
         raise ValueError(f"a map has no {call!r}")
 
     def key(self, call: Call) -> Hashable | None:
@@ -114,6 +121,8 @@ class MapState:
                 return swapped
             case ["delete", key]:
                 return self.values.pop(key, None) is not None
+            case ["refuse", key]:
+                raise RefusedError(f"{key} cannot be had")
         return self.query(change)
 
     def query(self, call: Call) -> Any:

@@ -79,6 +79,10 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("elections", "members stand for election though all is well", 15, 0.35),
     Fault("duel", "several members stand for election at once, and accepts are lost", 25, 0.3),
+    # applications
+    Fault("slow-apply", "a state machine is slow for a while", 25, 0.3),
+    Fault("elsewhere", "clients that got no answer ask somebody else, too", 0, 0.4),
+    Fault("stranger", "another cluster tries to take in a member of this one", 20, 0.15),
     # clocks
     Fault("wall-clock", "a wall clock jumps", 20, 0.3),
     Fault("drift", "clocks run too fast or too slow", 0, 0.3),
@@ -188,10 +192,11 @@ def draw(
         apply_slice_seconds=0.01,
     )
     kind = workload or chance.choice(BUILT_IN)
+    adds = "members" in names or "configuration-then-cut" in names
     return Plan(
         seed=seed,
         members=count if members is None else members,
-        spare=chance.choice((1, 2)) if "members" in names else 0,
+        spare=chance.choice((1, 2)) if adds else 0,
         seconds=lasts,
         faults=names,
         actions=_actions(seed, names, lasts, strength),

@@ -158,13 +158,30 @@ class ClusterGhost(Ghost):
 
 
 class Witness:
-    """One run of one member's state and codec, as they are given to its participant."""
+    """One run of one member's state and codec, as they are given to its participant.
 
-    def __init__(self, ghost: ClusterGhost, member: str, state: State, codec: Codec) -> None:
+    Arguments:
+        ghost: Whom to tell.
+        member: Whose they are.
+        state, codec: The user's.
+        spend: Keeps the machine busy for so many seconds.
+    """
+
+    def __init__(
+        self,
+        ghost: ClusterGhost,
+        member: str,
+        state: State,
+        codec: Codec,
+        spend: Callable[[float], None],
+    ) -> None:
         self._ghost = ghost
         self._member = member
         self.state = state
         self.codec = codec
+        self._spend = spend
+        self.apply_seconds = 0.0
+        """How long each ``apply`` keeps the machine busy."""
         self.operation = 0
         """Whose change is encoded next; 0 if nobody said."""
         self.applied = 0
@@ -203,6 +220,8 @@ class Witness:
     # -- State
 
     def apply(self, change: Any, context: Context) -> Any:
+        if self.apply_seconds:
+            self._spend(self.apply_seconds)
         place = self.applied
         self._ghost.on_apply(self._member, place, (context.sequence, context.index, self._data))
         self.applied = place + 1

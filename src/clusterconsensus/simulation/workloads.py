@@ -93,9 +93,11 @@ def _map(chance: Random, count: int) -> Any:
         return ("put", key, count)
     if draw < 0.9:
         return ("cas", key, chance.randrange(max(1, count - 10), count + 1), count)
-    if draw < 0.98:
+    if draw < 0.95:
         return ("delete", key)
-    return ("put", key, "long" * 300)
+    if draw < 0.98:
+        return ("refuse", key)
+    return ("put", key, "long" * chance.choice((300, 300, 8_000)))
 
 
 def _counter(chance: Random, count: int) -> Any:
