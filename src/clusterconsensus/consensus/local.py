@@ -205,7 +205,7 @@ class Local:
     def advance_commit(self, seq: int) -> None:
         """Everything up to ``seq`` is chosen (R5, R6). Never goes back."""
         if seq > self.log.last_seq:
-            raise AssertionError(f"commit {seq} beyond the log's end {self.log.last_seq}")
+            raise AssertionError(f"commit {seq} beyond the log's end {self.log.last_seq} (R6)")
         self.commit = max(self.commit, seq)
 
     def change_role(self, role: Role, ballot: Ballot, master: Incarnation, reason: str) -> None:

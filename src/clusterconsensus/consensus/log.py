@@ -146,10 +146,10 @@ class Log:
             LogError: it is not the next, or its ballot is below the last one's.
         """
         if entry.seq != self.last_seq + 1:
-            raise LogError(f"entry {entry.seq} cannot follow {self.last_seq}")
+            raise LogError(f"entry {entry.seq} cannot follow {self.last_seq} (I-9)")
         if not self._run_ballots or entry.ballot != self._run_ballots[-1]:
             if self._run_ballots and entry.ballot < self._run_ballots[-1]:
-                raise LogError(f"ballot {entry.ballot} cannot follow {self._run_ballots[-1]}")
+                raise LogError(f"ballot {entry.ballot} cannot follow {self._run_ballots[-1]} (I-9)")
             self._run_starts.append(entry.seq)
             self._run_ballots.append(entry.ballot)
         if entry.kind == EntryKind.CONFIG:
@@ -193,7 +193,9 @@ class Log:
                 if self.ballot_at(entry.seq) == entry.ballot:
                     continue
                 if entry.seq <= commit:
-                    raise LogError(f"committed entry {entry.seq} would be replaced by {entry}")
+                    raise LogError(
+                        f"committed entry {entry.seq} would be replaced by {entry} (I-7)"
+                    )
                 cut = entry.seq
                 self.truncate(cut)
             fresh = tuple(entries[index:])

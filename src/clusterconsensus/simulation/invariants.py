@@ -102,8 +102,20 @@ class Seen:
         self.role = Role.UNJOINED
         self.written = [log.ballot_at(seq) or ZERO for seq in range(1, log.last_seq + 1)]
         """The ballot of each entry that was given to the disk, durable or not."""
+        self.voters: list[tuple[int, tuple[Incarnation, ...]]] = []
+        """The voters of each configuration in the log, by its sequence, ascending."""
+        at = log.last_seq
+        while at > 0:
+            at, configuration = log.committed_configuration(at)
+            self.voters.insert(0, (at, configuration.voters))
+            at -= 1
         self.cuts: list[tuple[int, int]] = []
         """Cuts that may not be durable yet: ticket, and sequence from which on."""
+
+    @property
+    def voters_in_force(self) -> tuple[Incarnation, ...]:
+        """Those of the latest configuration in the log, committed or not (M1)."""
+        return self.voters[-1][1] if self.voters else ()
 
     def ballot_at(self, seq: int) -> Ballot:
         return self.written[seq - 1] if 0 < seq <= len(self.written) else ZERO
@@ -166,6 +178,8 @@ class Ghost:
             if chosen is not None and seen.ballot_at(cut) == chosen.ballot:
                 self.fail("I-4", f"{member} cuts the chosen entry {chosen}")
             del written[cut - 1 :]
+            while seen.voters and seen.voters[-1][0] >= cut:
+                seen.voters.pop()
             seen.cuts.append((batch.ticket, cut))
         for entry in batch.entries:
             if entry.seq != len(written) + 1:
@@ -174,8 +188,10 @@ class Ghost:
             found = self.entries.setdefault((entry.seq, entry.ballot), (entry.crc, before))
             if found != (entry.crc, before):
                 self.fail("I-3", f"{member} holds another {entry}: {found}, {before}")
-            if entry.kind == EntryKind.CONFIG and entry.ballot.owner == member.name:
-                self._on_new_configuration(member, entry)
+            if entry.kind == EntryKind.CONFIG:
+                seen.voters.append((entry.seq, decode_configuration(entry.payload).voters))
+                if entry.ballot.owner == member.name:
+                    self._on_new_configuration(member, entry)
             written.append(entry.ballot)
 
     def _on_new_configuration(self, member: Observed, entry: Entry) -> None:
@@ -310,6 +326,14 @@ class Ghost:
             self.fail("I-2", f"{member} and {self.masters[ballot]} lead in {ballot}")
         if ballot.owner != member.name:
             self.fail("I-2", f"{member} leads in a foreign ballot {ballot}")
+        voters = self._seen[member.name].voters_in_force
+        promised = [
+            name
+            for name in voters
+            if name == member.name or self.promises.get(name, ZERO) >= ballot
+        ]
+        if len(promised) < majority_size(len(voters)):
+            self.fail("E5", f"{member} leads in {ballot}, promised by {promised} of {voters}")
         lower = max((seq for chosen_in, seq in self.chosen_in if chosen_in < ballot), default=0)
         if lower and member.local.log.ballot_at(lower) != self.chosen[lower].ballot:
             self.fail("I-4", f"{member} leads in {ballot} without {self.chosen[lower]}")
@@ -337,7 +361,7 @@ class Ghost:
         if not local.leads or ballot is None or ballot != member.running.master.ballot:
             self.fail("I-10", f"{member} commits {commit} by {ballot} without leading in it")
         self.chosen_in.append((ballot, commit))
-        voters = log.voters
+        voters = self._seen[member.name].voters_in_force  # not what it says of itself (M5)
         if len(set(voters)) != len(voters):
             self.fail("I-12", f"a voter counts twice in {voters}")
         holders = self.holders(voters, commit, ballot)

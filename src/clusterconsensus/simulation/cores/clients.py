@@ -98,7 +98,10 @@ class Clients(World):
         if outcome is None:
             self._expire(member)
         if outcome is not None and outcome != b"stale":
-            self.ghost.on_acknowledged(self.ghost.executed[(client.session, number)])
+            seq = self.ghost.executed.get((client.session, number))
+            if seq is None:
+                raise AssertionError(f"D10: {call.text} gives {text}, and has taken no effect")
+            self.ghost.on_acknowledged(seq)
 
     def _expire(self, member: Member) -> None:
         """The session is gone: nothing more can be learned of what was sent in it."""

@@ -32,6 +32,7 @@ from clusterconsensus.simulation.cores.describe import describe, describe_entry
 from clusterconsensus.simulation.cores.member import Done, Member
 from clusterconsensus.simulation.cores.world import Packet, encode
 from clusterconsensus.simulation.invariants import BrokenError, rule_of
+from clusterconsensus.simulation.recording import Fate
 
 decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -67,6 +68,8 @@ class Cluster(Clients):
             self.start(member)
 
     def start(self, member: Member) -> None:
+        if self.notes is not None:
+            self.notes.started(member.id)
         member.start(self.now, self.chance())
         self.ghost.on_start(member)
         self.ghost.on_machine(member.machine, 0)
@@ -83,6 +86,8 @@ class Cluster(Clients):
         member.inbox.clear()
         member.loads.clear()
         member.crash_at_persist = 0
+        if self.notes is not None:
+            self.notes.crashed(member.id)
         self.say(f"{member} crashes")
 
     def restart(self, member: Member) -> None:
@@ -110,6 +115,8 @@ class Cluster(Clients):
         wall = WALL_START + self.now + member.wall_skew
         todo += step(events.EndOfTurn(wall), now, self.chance())
         self.ghost.on_turn(member)
+        if self.notes is not None:
+            self.notes.committed(member.id, member.local.commit)
         for effect in todo:
             self._perform(member, effect)
             if not member.is_up:
@@ -140,6 +147,8 @@ class Cluster(Clients):
                 self.say(f"{member} knows that {effect.seq} is chosen")
         elif isinstance(effect, effects.Halt):
             member.halted = effect.reason
+            if self.notes is not None:
+                self.notes.mark(member.id, "halt", effect.reason)
             self.say(f"{member} halts: {effect.reason}")
             if not effect.diverged:
                 raise BrokenError(*rule_of(f"{member} halts: {effect.reason}"))
@@ -150,6 +159,8 @@ class Cluster(Clients):
 
     def _persist(self, member: Member, batch: effects.Persist) -> None:
         self.ghost.on_persist(member, batch)
+        if self.notes is not None:
+            self.notes.mark(member.id, "persist", _describe_batch(batch))
         self.say(f"{member} writes {_describe_batch(batch)}", detail=True)
         member.store.pending.append(batch)
         if member.crash_at_persist:
@@ -163,6 +174,8 @@ class Cluster(Clients):
     def sync(self, member: Member, batches: int | None = None) -> bool:
         """A sync ends: these many batches are durable, and the member is told."""
         ticket = member.store.sync(batches)
+        if ticket and self.notes is not None:
+            self.notes.mark(member.id, "durable")
         if ticket:
             self.post(member, events.Persisted(ticket))
         return ticket > 0
@@ -188,7 +201,10 @@ class Cluster(Clients):
                 else:
                     self._on_opened(member, item)
             member.running.master.origins.pop(entry.seq, None)
-            self.say(f"{member} applies {describe_entry(entry, told)}")
+            text = describe_entry(entry, told)
+            if self.notes is not None:
+                self.notes.mark(member.id, "apply", f"{entry.seq} {text}")
+            self.say(f"{member} applies {text}")
         self.post(member, events.Applied(machine.applied, machine.checksum))
         self._serve_reads(member)
         return True
@@ -211,6 +227,9 @@ class Cluster(Clients):
 
     def receive(self, member: Member, packet: Packet) -> None:
         """A packet arrives; whatever the member has to say about it, it says in this turn."""
+        if self.notes is not None:
+            fate: Fate = "lost" if member.replica is None else "delivered"
+            self.notes.ended(member.id, packet, fate)
         if member.replica is None:
             return
         message = decode(packet.data)
@@ -234,6 +253,8 @@ class Cluster(Clients):
             self.turn(member, [events.Received(packet.source, message)])
 
     def _on_role(self, member: Member, effect: effects.RoleChanged) -> None:
+        if self.notes is not None:
+            self.notes.role(member.id, effect)
         whom = ""
         if effect.master and effect.role in (Role.FOLLOWER, Role.LEARNER, Role.UNJOINED):
             whom = f" of {member_id_of(effect.master)}"

@@ -58,6 +58,11 @@ class Expectations:
         return self.member(source).id, self.member(target).id
 
     def place(self, link: tuple[str, str], kinds: list[str]) -> int:
+        """Where on a link the first message (of this kind) waits, or the one of this number."""
+        if kinds and kinds[0].isdigit():
+            if 0 < int(kinds[0]) <= len(self.cluster.links.get(link, ())):
+                return int(kinds[0]) - 1
+            raise StoryError(f"no message {kinds[0]} on {link[0]}->{link[1]}")
         for place, packet in enumerate(self.cluster.links.get(link, ())):
             if not kinds or packet.kind == kinds[0]:
                 return place

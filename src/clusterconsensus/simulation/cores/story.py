@@ -6,18 +6,23 @@ nothing: they hold or fail, whether or not the output is rewritten.
 
 Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the other::
 
+    lenient                    commands that make no sense are left out from here on; expectations
+                               are not
     limits max_batch_bytes=1   other limits, before the cluster
     cluster a b c              a running cluster of these voters, without a master
     machine d                  a running member that belongs to no cluster
     elect a [with b c]         a's timer runs out and it becomes a serving master, by these alone
     win a [with b c]           the same, but of its first accept nothing is delivered yet
     tick a                     a looks at its clock
-    timeout a                  time passes until a's timer runs out; only a notices
+    timeout a                  time passes until a's timer runs out; only a notices. If a leads, its
+                               own clock goes on until no answer counts any more
+    beat a                     a's own clock goes on until its heartbeat is due, and it leaves
     wait 1.5                   time passes; nobody notices
     run 1.5                    time passes, and everything works as it should
     settle [a b]               everything under way (among these) is delivered
     deliver a->b [accept]      the first message (of this kind) is delivered
     deliver a->b all           all of them, one after another
+    deliver a->b 2             the second message (so too after repeat, drop and stash)
     repeat a->b [accept]       it is delivered, and a copy stays under way
     drop a->b [accept|all]     it is lost
     stash a->b accept x        it is taken aside, as x
@@ -25,10 +30,11 @@ Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the
     cut a b, cut a->b, isolate a, heal
     wipe a                     a crashes and starts again with an empty disk
     forge a->b accept 99       an accept (or prepare, probe) of this instance arrives from a
-    crash a, crash a at write 3 [kept], restart a
+    crash a [kept 1], crash a at write 3 [kept], restart a
     hold disk a, sync a [1], release disk a, hold apply a, release apply a
     session a b                the clients of these open their sessions
     submit a x=1 y+1           a's client submits these in one group
+    append a x=1               a change that belongs to no session arrives at a
     resend a                   a's client sends again what it waits for
     give up a x=1              a's client stops waiting
     read a                     a's client reads
@@ -50,12 +56,14 @@ Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
 
 from clusterconsensus.consensus import events
-from clusterconsensus.consensus.messages import Accept, Message, Prepare, Probe
+from clusterconsensus.consensus.messages import Accept, Group, Message, Prepare, Probe
+from clusterconsensus.consensus.sessions import encode_requests
 from clusterconsensus.consensus.types import Ballot
 from clusterconsensus.simulation.cores.expectations import Expectations, StoryError
 from clusterconsensus.simulation.cores.member import Member
@@ -70,15 +78,18 @@ class Story(Expectations):
     def __init__(self) -> None:
         super().__init__()
         self.stashed: dict[str, tuple[str, Packet]] = {}
+        self.is_lenient = False
         self.commands: dict[str, Callable[[list[str]], None]] = {
             "cluster": lambda words: self.cluster.found(words),
             "machine": self.machine,
             "elect": self.elect,
             "win": self.win,
+            "lenient": self.lenient,
             "limits": self.limits,
             "wipe": self.wipe,
             "forge": self.forge,
             "tick": lambda words: self.step(words[0], events.Tick()),
+            "beat": lambda words: self.beat(self.member(words[0])),
             "timeout": lambda words: self.timeout(self.member(words[0])),
             "wait": self.wait,
             "run": self.run,
@@ -98,6 +109,7 @@ class Story(Expectations):
             "release": self.release,
             "session": self.session,
             "submit": self.submit,
+            "append": self.append,
             "resend": lambda words: self.cluster.send_calls(self.member(words[0])),
             "give": self.give_up,
             "read": self.read,
@@ -119,7 +131,12 @@ class Story(Expectations):
         if name not in self.commands:
             raise StoryError(f"no such command: {name}")
         self.cluster.tells_details = name not in ("elect", "win", "run", "settle", "session")
-        self.commands[name](words)
+        try:
+            self.commands[name](words)
+        except StoryError as error:
+            if not self.is_lenient:
+                raise
+            self.cluster.say(f"left out: {error}")
         self.rest()
         said, self.cluster.told = self.cluster.told, []
         self.said = said
@@ -142,6 +159,9 @@ class Story(Expectations):
         self.cluster.turn(self.member(member_id), [event])
 
     # -- commands
+
+    def lenient(self, words: list[str]) -> None:
+        self.is_lenient = True
 
     def limits(self, words: list[str]) -> None:
         changes = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
@@ -176,7 +196,19 @@ class Story(Expectations):
             return [words[0], *words[words.index("with") + 1 :]]
         return sorted(member.id for member in self.cluster.by_id.values() if member.is_up)
 
+    def beat(self, member: Member) -> None:
+        """No tick: a tick would also ask who has answered lately."""
+        wait = member.running.master.deadline - self.cluster.now - member.clock_offset
+        self.expect(wait < math.inf, f"{member} leads")
+        member.clock_offset += max(0.0, wait)
+        self.cluster.turn(member)
+
     def timeout(self, member: Member) -> None:
+        if member.local.leads:
+            limits = self.cluster.limits
+            member.clock_offset += limits.election_timeout_seconds + limits.heartbeat_seconds
+            self.cluster.turn(member, [events.Tick()])
+            return
         deadline = member.running.election.deadline - member.clock_offset
         self.cluster.now = max(self.cluster.now, deadline)
         self.cluster.turn(member, [events.Tick()])
@@ -242,6 +274,8 @@ class Story(Expectations):
         self.stashed[words[2]] = (link[1], packet)
 
     def unstash(self, words: list[str]) -> None:
+        if words[0] not in self.stashed:
+            raise StoryError(f"nothing was taken aside as {words[0]}")
         target, packet = self.stashed[words[0]]
         self.cluster.receive(self.member(target), packet)
 
@@ -263,7 +297,7 @@ class Story(Expectations):
             member.crash_at_persist = int(words[3])
             member.crash_keeps = words[4:] == ["kept"]
         else:
-            self.cluster.crash(member)
+            self.cluster.crash(member, int(words[2]) if words[1:2] == ["kept"] else 0)
 
     def hold(self, words: list[str]) -> None:
         member = self.member(words[1])
@@ -298,6 +332,13 @@ class Story(Expectations):
         self.expect(member.client.session > 0, f"{member} has a session")
         calls = self.cluster.submit(member, *words[1:])
         self.cluster.send_calls(member, [call.number for call in calls])
+
+    def append(self, words: list[str]) -> None:
+        """What it is does not matter to the protocol; the state machine will not execute it."""
+        attempt = self.cluster.next_attempt
+        self.cluster.next_attempt += 1
+        group = Group(0, 1, 1, 1, encode_requests([words[1].encode()]))
+        self.cluster.turn(self.member(words[0]), [events.SubmitLocal(attempt, group)])
 
     def give_up(self, words: list[str]) -> None:
         member = self.member(words[1])

@@ -13,6 +13,7 @@ from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.simulation.cores.ghost import CoreGhost
 from clusterconsensus.simulation.cores.member import Member
+from clusterconsensus.simulation.cores.notes import UNNUMBERED, Notes
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -24,6 +25,8 @@ class Packet:
     source: Incarnation
     data: bytes
     kind: str
+    number: int = UNNUMBERED
+    """In the notes, if there are any."""
 
 
 class World:
@@ -45,6 +48,8 @@ class World:
         self.links: dict[tuple[str, str], list[Packet]] = {}
         self.cuts: set[tuple[str, str]] = set()
         self.ghost = CoreGhost(self.members)
+        self.notes: Notes | None = None
+        """Where everything is written down for a drawing."""
         self.told: list[str] = []
         self.tells = False
         self.tells_details = True
@@ -55,13 +60,20 @@ class World:
     def say(self, text: str, *, detail: bool = False) -> None:
         if self.tells and (self.tells_details or not detail):
             self.told.append(text)
+        if self.notes is not None:
+            self.notes.recorder.say(text)
 
     def post(self, member: Member, event: events.Event) -> None:
         """Put an event into a member's inbox; the next turn takes it."""
         member.inbox.append(event)
 
     def send(self, source: Member, target: Member, packet: Packet) -> None:
-        if (source.id, target.id) not in self.cuts:
+        is_cut = (source.id, target.id) in self.cuts
+        if self.notes is not None:
+            packet = self.notes.sent(source.id, target.id, packet)
+            if is_cut:
+                self.notes.ended(target.id, packet, "cut")
+        if not is_cut:
             self.links.setdefault((source.id, target.id), []).append(packet)
 
     def turn(self, member: Member, happened: Iterable[events.Event] = ()) -> None:
@@ -76,4 +88,8 @@ class World:
         """Lose everything on a link from now on, what is under way included."""
         for link in [(source, target), (target, source)] if both else [(source, target)]:
             self.cuts.add(link)
-            self.links.pop(link, None)
+            lost = self.links.pop(link, [])
+            if self.notes is not None:
+                self.notes.cut(*link)
+                for packet in lost:
+                    self.notes.ended(link[1], packet, "cut")
