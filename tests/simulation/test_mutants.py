@@ -168,7 +168,7 @@ def test_a_property_can_be_edited() -> None:
         ("line 26, settle: I-10: a commits 4, durable only at [] (I-1)", "I-10"),
         ("D5: d halts: 1 applied before it is durable (D5)", "D5"),
         ("replicated time goes back at 7@5:a NOOP (R10)", "R10"),
-        ("halt: d halts: commit 8 beyond the log's end 0", "R6"),
+        ("R6: d halts: commit 8 beyond the log's end 0 (R6)", "R6"),
         ("a leads 2:b", "AssertionError"),
     ],
 )

@@ -98,7 +98,7 @@ MUTANTS = table(
     Mutant(
         "learners-elect",
         "promises of members without a vote are counted (C-19)",
-        ("I-12", "I-4", "E6"),
+        ("E5", "I-12", "I-4", "E6"),
         together(
             edited(
                 Election,
@@ -122,22 +122,22 @@ MUTANTS = table(
                 ),
             ),
         ),
-        "I-4",
+        "E5",
         story="learners_do_not_elect",
     ),
     Mutant(
         "probes-count-as-promises",
         "who agreed to a probe counts as having promised",
-        ("I-4", "I-2"),
+        ("E5", "I-4", "I-2"),
         edited(Election, "_prepare", ("candidacy.granted = set()\n", "pass\n")),
-        "I-4",
+        "E5",
         story="failover_with_adoption",
         core_seeds=range(10),
     ),
     Mutant(
         "refusals-count-as-promises",
         "who refused to promise is counted too",
-        ("I-4", "I-2"),
+        ("E5", "I-4", "I-2"),
         edited(
             Election,
             "on_promise",
@@ -147,13 +147,13 @@ MUTANTS = table(
                 "        candidacy.granted.add(source)",
             ),
         ),
-        "I-4",
+        "E5",
         core_seeds=range(10),
     ),
     Mutant(
         "votes-of-another-election",
         "promises for an earlier ballot of this candidate are counted (A-6)",
-        ("I-4", "I-2"),
+        ("E5", "I-4", "I-2"),
         together(
             edited(
                 Election,
@@ -169,7 +169,7 @@ MUTANTS = table(
                 ("if message.ballot != candidacy.ballot:", "if False:"),
             ),
         ),
-        "expect",
+        "E5",
         story="late_votes_of_another_election",
     ),
     Mutant(
