@@ -11,10 +11,11 @@ from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.errors import NotAppliedError
 from clusterconsensus.runtime.applier import Applier
 from clusterconsensus.simulation.history import History
+from clusterconsensus.simulation.judging import against_model, out_of_order
 from clusterconsensus.simulation.models import MapModel, MapState
 from clusterconsensus.simulation.plan import BY_NAME, FAULTS, Plan, draw
 from clusterconsensus.simulation.recording import Recorder
-from clusterconsensus.simulation.seeds import Result, against_model, out_of_order, run
+from clusterconsensus.simulation.seeds import Result, run
 from clusterconsensus.simulation.workloads import BUILT_IN, OwnWorkload, built_in
 from clusterconsensus.state import Context
 

@@ -1,0 +1,125 @@
+"""Faults of applications, of clocks and of the membership; and what no cluster survives."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+from clusterconsensus.simulation.invariants import BrokenError
+from clusterconsensus.simulation.trouble.base import Trouble, ignore
+
+
+class Others(Trouble):
+    """Faults of applications, of clocks and of the membership; and what no cluster survives."""
+
+    def slow_apply(self, chance: Random) -> str:
+        machine = self.any_machine(chance)
+        if machine is None:
+            return ""
+        each, seconds = chance.choice((0.002, 0.02, 0.2)), self.a_while(chance)
+        machine.work_slowly(each)
+        self.later(seconds, machine.work_slowly, 0.0)
+        return f"each change takes {machine} {each} s to apply, for {seconds:.2f} s"
+
+    def elsewhere(self, chance: Random) -> str:
+        self.cluster.insists = 0.5
+        return "clients without an answer ask somebody else, too"
+
+    def stranger(self, chance: Random) -> str:
+        """A cluster of the same name, but not the same one, wants one of our members (I1, I4)."""
+        target = self.any_machine(chance, self.cluster.sound_voters())
+        if target is None or self.wiped:
+            return ""  # whoever has an empty disk may follow whom it likes
+        stranger = self.cluster.stranger()
+        if stranger is None:
+            return ""
+        future = stranger.ask(
+            lambda participant: participant.add_participant(target.member, timeout=2.0)
+        )
+        future.add_done_callback(must_be_refused)
+        return f"a stranger wants {target}"
+
+    # -- clocks
+
+    def wall_clock(self, chance: Random) -> str:
+        machine = self.any_machine(chance)
+        if machine is None:
+            return ""
+        jump = chance.choice((-3600.0, -60.0, -1.0, 1.0, 60.0, 3600.0))
+        machine.wall_skew += jump
+        return f"the wall clock of {machine} jumps by {jump:g} s"
+
+    def drift(self, chance: Random) -> str:
+        said = []
+        for machine in self.cluster.machines.values():
+            machine.clock_rate = 1.0 + chance.choice((-0.3, -0.05, 0.0, 0.05, 0.3))
+            if machine.loop is not None:
+                machine.loop.set_rate(machine.clock_rate)
+            said.append(f"{machine} {machine.clock_rate:g}")
+        return f"clocks run at {', '.join(said)}"
+
+    # -- members
+
+    def members(self, chance: Random) -> str:
+        cluster = self.cluster
+        if self.spare and chance.random() < 0.7:
+            machine = cluster.add_machine(self.spare.pop(0))
+            machine.start()
+        target, via = self.any_machine(chance), self.any_machine(chance, cluster.up)
+        if target is None or via is None:
+            return ""
+        future = via.ask(
+            lambda participant: participant.add_participant(target.member, timeout=5.0)
+        )
+        future.add_done_callback(ignore)
+        return f"{target} is to be added by {via}"
+
+    def old_image(self, chance: Random) -> str:
+        machine = self.any_running(chance)
+        if machine is None:
+            return ""
+        image = machine.disk.snapshot_image()
+        seconds = 2 * self.a_while(chance)
+
+        def restore() -> None:
+            machine.crash()
+            machine.disk.restore_image(image)
+            self.later(0.1, machine.start)
+            self.cluster.did(f"{machine} gets its disk of {seconds:.2f} s ago")
+
+        self.later(seconds, restore)
+        return f"an image of the disk of {machine} is taken, for later"
+
+    def lying_disk(self, chance: Random) -> str:
+        machine = self.any_running(chance)
+        if machine is None:
+            return ""
+        machine.disk.lie = True
+
+        def fails() -> None:
+            machine.crash()
+            machine.disk.lie = False
+            self.later(0.1, machine.start)
+
+        self.later(self.a_while(chance), fails)
+        return f"the disk of {machine} lies"
+
+    def lost_majority(self, chance: Random) -> str:
+        cluster = self.cluster
+        ids = [machine for machine in cluster.machines.values() if machine.life is not None]
+        seconds = self.plan.seconds * (0.3 + 0.5 * chance.random())
+
+        def lose() -> None:
+            for machine in ids[: len(ids) // 2 + 1]:
+                machine.crash()
+                machine.is_lost = True
+            cluster.did("a majority is lost for good")
+
+        self.later(seconds, lose)
+        return f"a majority will be lost after {seconds:.2f} s"
+
+
+def must_be_refused(future: asyncio.Future[Any]) -> None:
+    if future.exception() is None:
+        raise BrokenError("I1", "a member was taken in by another cluster")
