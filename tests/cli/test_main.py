@@ -22,6 +22,9 @@ from clusterconsensus.cli import demo, main
         (["demo", "--seconds", "soon"], "not 'soon'"),
         (["demo", "--seed", "-1"], "--seed: must be a whole number from 0"),
         (["demo", "--sec", "5"], "unrecognized arguments: --sec"),
+        (["simulate", "--seed", "-1"], "--seed: must be a whole number from 0"),
+        (["simulate", "--see", "5"], "unrecognized arguments: --see"),
+        (["explore", "--states", "many"], "--states: must be a whole number from 1"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "COMMAND"),
     ],
@@ -52,6 +55,27 @@ def test_the_switch_for_tests_is_not_offered(capsys: pytest.CaptureFixture[str])
     help_text = capsys.readouterr().out
     assert "--members" in help_text
     assert "unsafe" not in help_text
+
+
+def test_simulate_works_without_rich(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["simulate", "--seeds", "1", "--seconds", "1", "--jobs", "1"]) == 0
+    assert "1 seed in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["simulate", "explore"])
+def test_the_help_tells_every_exit_status(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Exit status: 0 no" in text
+    assert "130 Ctrl-C." in text
 
 
 def test_without_rich_the_way_to_get_it_is_told(

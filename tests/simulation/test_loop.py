@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from clusterconsensus.simulation.guard import RealWorldError
 from clusterconsensus.simulation.loop import (
     Killed,
-    RealWorldError,
     SimulatedLoop,
     StalledError,
     World,

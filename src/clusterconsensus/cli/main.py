@@ -1,7 +1,7 @@
 """Reads the command line and hands over to a subcommand.
 
 Each subcommand is imported only when it is asked for, so that ``--version`` and a wrong option are
-answered at once, and so that ``inspect`` works without what only the demonstration needs.
+answered at once, and so that each works without what only the others need.
 
 The exit status is 2 for a command line that makes no sense, 130 after Ctrl-C, and otherwise what
 the subcommand says.
@@ -51,8 +51,8 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
-def seconds_between(lowest: float, highest: float) -> Callable[[str], float]:
-    """A type for argparse: a time in seconds between two bounds."""
+def seconds_between(lowest: float, highest: float, unit: str = "seconds") -> Callable[[str], float]:
+    """A type for argparse: a time in seconds (or minutes) between two bounds."""
 
     def parse(text: str) -> float:
         try:
@@ -61,7 +61,7 @@ def seconds_between(lowest: float, highest: float) -> Callable[[str], float]:
             number = math.nan
         if not lowest <= number <= highest:  # false for "nan" too
             raise argparse.ArgumentTypeError(
-                f"must be a number of seconds from {lowest:g} to {highest:g}, not {text!r}"
+                f"must be a number of {unit} from {lowest:g} to {highest:g}, not {text!r}"
             )
         return number
 
@@ -95,6 +95,28 @@ def build_parser() -> argparse.ArgumentParser:
         description="Read and verify the directory of a member that is not running.",
     )
     _add_inspect(inspect)
+    simulate = commands.add_parser(
+        "simulate",
+        allow_abbrev=False,
+        help="whole clusters on virtual time, with every fault there is",
+        description="Run simulated clusters, one for each seed: the real code, on virtual time, a "
+        "simulated network and simulated disks. A seed draws what goes wrong; afterwards all is "
+        "healed, and everything that was promised is checked. The same seed does the same for "
+        "ever.",
+        epilog="Exit status: 0 nothing is wrong; 1 a promise was broken (safety); 2 wrong options; "
+        "3 what had to happen did not (liveness); 4 the code failed; 5 a rare path was never "
+        "reached, so the run proves less than it should; 130 Ctrl-C.",
+    )
+    _add_simulate(simulate)
+    explore = commands.add_parser(
+        "explore",
+        allow_abbrev=False,
+        help="every interleaving of a small cluster",
+        description="Go through every order in which messages, writes, crashes and elections of a "
+        "small cluster of real cores can come, within the bounds, and check every state.",
+        epilog="Exit status: 0 no state is wrong; 1 one is; 2 wrong options; 130 Ctrl-C.",
+    )
+    _add_explore(explore)
     return parser
 
 
@@ -137,11 +159,148 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entries", action="store_true", help="list every entry of the log")
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """A type for argparse: names with commas between them; ``none`` is none of them."""
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """A type for argparse: numbers with commas between them; ``none`` is none of them."""
+    if not all(name.isdecimal() for name in _names(text)):
+        raise argparse.ArgumentTypeError(f"must be numbers such as 2,5 or none, not {text!r}")
+    return tuple(map(int, _names(text)))
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    seeds = parser.add_argument_group("which seeds")
+    seed_number = whole_number(0, 2**63 - 1)
+    seeds.add_argument(
+        "--seeds", type=whole_number(1, 10**9), metavar="N", help="how many (default 100)"
+    )
+    seeds.add_argument(
+        "--first-seed", type=seed_number, metavar="N", help="the first of them (default 0)"
+    )
+    seeds.add_argument("--seed", type=seed_number, metavar="N", help="only this one, told in full")
+    seeds.add_argument(
+        "--minutes",
+        type=seconds_between(0.01, 100_000, "minutes"),
+        metavar="M",
+        help="new seeds, until so much real time is over",
+    )
+    what = parser.add_argument_group("what a seed does (whatever is not said is drawn)")
+    what.add_argument("--members", type=whole_number(1, 7), metavar="N", help="voters, 1 to 7")
+    what.add_argument(
+        "--seconds",
+        type=seconds_between(0.5, 3600),
+        metavar="S",
+        help="simulated seconds of trouble",
+    )
+    what.add_argument(
+        "--faults", type=_names, metavar="A,B", help="kinds of faults by name, or none, or all"
+    )
+    what.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="map, counter, bank or queue; with --state the function that makes changes, as "
+        "package.module:function",
+    )
+    what.add_argument(
+        "--state",
+        metavar="NAME",
+        help="your own state machine, as package.module:Factory; it is examined first",
+    )
+    what.add_argument(
+        "--actions",
+        type=_numbers,
+        metavar="N,N",
+        help="with --seed: of its plan only these actions, or none",
+    )
+    what.add_argument(
+        "--until",
+        type=seconds_between(0.01, 3600),
+        metavar="S",
+        help="with --seed: heal after so many seconds though the plan goes on",
+    )
+    what.add_argument("--mutant", metavar="NAME", help="with this deliberate bug")
+    what.add_argument(
+        "--story", metavar="FILE", help="no seed, but this story (a file, or the name of one)"
+    )
+    how = parser.add_argument_group("how it is run and told")
+    how.add_argument(
+        "--jobs",
+        type=whole_number(1, 256),
+        metavar="N",
+        help="processes (default: as many as there are cores)",
+    )
+    how.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    how.add_argument(
+        "--require-rare",
+        action=argparse.BooleanOptionalAction,
+        help="fail if a rare path was never reached (default: from 200 seeds on, with --minutes "
+        "from 1000)",
+    )
+    how.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write a page (HTML) that draws the failure, or the run of --seed",
+    )
+    how.add_argument("--verbose", action="store_true", help="with --seed: its whole log")
+    how.add_argument("--json", action="store_true", help="one JSON object a line, for each seed")
+    lists = parser.add_argument_group("what there is")
+    lists.add_argument("--list-faults", action="store_true", help="name all kinds of faults")
+    lists.add_argument("--list-mutants", action="store_true", help="name all deliberate bugs")
+    parser.set_defaults(refuse=parser.error)
+
+
+def _add_explore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--members", type=whole_number(1, 7), default=3, metavar="N", help="voters (default 3)"
+    )
+    for name, default, text in (
+        ("ballots", 2, "how often a member stands for election"),
+        ("changes", 2, "how many changes are submitted"),
+        ("crashes", 1, "how often a member crashes and starts again"),
+        ("hangs", 1, "how often a disk lets its writes wait"),
+        ("losses", 1, "how many messages are lost"),
+        ("repeats", 1, "how many messages arrive twice"),
+        ("ticks", 1, "how often a master looks at its clock"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=whole_number(0, 15),
+            default=default,
+            metavar="N",
+            help=f"{text} (default {default})",
+        )
+    parser.add_argument("--reorder", action="store_true", help="messages overtake each other")
+    parser.add_argument(
+        "--states",
+        type=whole_number(1, 10**9),
+        default=200_000,
+        metavar="N",
+        help="stop after so many (default 200000)",
+    )
+    parser.add_argument("--mutant", metavar="NAME", help="with this deliberate bug")
+    parser.add_argument(
+        "--story", metavar="FILE", help="write the way to what is wrong, as simulate --story has it"
+    )
+    parser.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+    parser.set_defaults(refuse=parser.error)
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.command == "inspect":
         from clusterconsensus.cli import inspect
 
         return inspect.run(options.directory, options.json, options.entries)
+    if options.command == "simulate":
+        from clusterconsensus.cli import simulate
+
+        return simulate.run(options)
+    if options.command == "explore":
+        from clusterconsensus.cli import explore
+
+        return explore.run(options)
     from clusterconsensus.cli import demo
 
     return demo.run(

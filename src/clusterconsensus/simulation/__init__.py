@@ -27,10 +27,10 @@ from __future__ import annotations
 
 from clusterconsensus.simulation.cluster import Cluster, LivenessError
 from clusterconsensus.simulation.disk import Disk, PowerFailure
+from clusterconsensus.simulation.guard import RealWorldError
 from clusterconsensus.simulation.history import History, Operation
 from clusterconsensus.simulation.invariants import BrokenError
 from clusterconsensus.simulation.loop import (
-    RealWorldError,
     SimulatedLoop,
     StalledError,
     World,

@@ -265,12 +265,14 @@ class Cluster:
             self.sometimes["log cut off"] += 1
         if not batch.entries:
             return
-        role = life.local.role
+        local = life.local
         changes_members = any(entry.kind == EntryKind.CONFIG for entry in batch.entries)
-        if role is Role.CANDIDATE:
+        # A candidate may adopt and win in one turn; what a master appends has its own ballot.
+        own = batch.entries[0].ballot == life.running.master.ballot
+        if local.role is Role.CANDIDATE or (local.leads and not own):
             self.sometimes["adoption"] += 1
             self.sometimes["adoption of a configuration"] += changes_members
-        elif changes_members and life.local.leads and self.on_configuration is not None:
+        elif changes_members and local.leads and self.on_configuration is not None:
             self.on_configuration(life.machine)
 
     def _on_role(self, life: Life, effect: effects.RoleChanged) -> None:

@@ -41,15 +41,29 @@ class Moments(Others):
                     machine.kill()
                     self.later(seconds, self.start_machine, machine)
 
+            def lost(source: str, target: str, content: bytes) -> bool:
+                # Whoever has it does not stand: somebody else must find it there (E5, E6).
+                return source == reached and kind_of(content) in ("Probe", "Prepare")
+
+            network = self.cluster.network
+            network.filter = lost
+
+            def end() -> None:
+                if network.filter is lost:
+                    network.filter = None
+
             for other in others:
                 if other != reached:
                     self.cut_link(machine.id, other, seconds)
                     self.cut_link(other, machine.id, seconds)
             self.later(0.05, cut_off)
+            self.later(seconds, end)
 
         self.armed.append(strike)
-        self.later(0.01, self.members, chance)
-        return "whoever writes the next configuration will be cut off"
+        added = self.members(chance)
+        return (
+            f"whoever writes the next configuration will be cut off; {added or 'nobody is added'}"
+        )
 
     def one_accept(self, chance: Random) -> str:
         seconds = 2 * self.a_while(chance)

@@ -62,11 +62,15 @@ class Others(Trouble):
     # -- members
 
     def members(self, chance: Random) -> str:
+        """Mostly sensible: somebody new, by somebody who belongs. Sometimes not."""
         cluster = self.cluster
         if self.spare and chance.random() < 0.7:
-            machine = cluster.add_machine(self.spare.pop(0))
-            machine.start()
-        target, via = self.any_machine(chance), self.any_machine(chance, cluster.up)
+            cluster.add_machine(self.spare.pop(0)).start()
+        voters = [machine.id for machine in cluster.sound_voters()]
+        fresh = [m for m in cluster.machines.values() if m.id not in voters and not m.is_lost]
+        sensible = chance.random() < 0.8
+        target = self.any_machine(chance, fresh if fresh and sensible else None)
+        via = self.any_machine(chance, cluster.sound_voters() if sensible else cluster.up)
         if target is None or via is None:
             return ""
         future = via.ask(
