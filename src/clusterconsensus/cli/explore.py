@@ -1,4 +1,4 @@
-"""``clusterconsensus explore``: every interleaving of a small cluster, and the shortest way to what
+"""``clusterconsensus explore``: every interleaving of a small cluster, and a short way to what
 is wrong, as a story."""
 
 from __future__ import annotations
