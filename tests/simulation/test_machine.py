@@ -215,7 +215,7 @@ def test_the_platter_is_what_the_journal_made_durable() -> None:
             life.durable_ballot(seq) == log.ballot_at(seq) for seq in range(1, log.last_seq + 1)
         )
         again = Platter("/data", life.name.partition("@")[2])
-        again.read(life.machine.disk.snapshot_image())
+        again.read(life.machine.disk)
         assert again.entries == life.platter.entries
         assert again.promised == life.platter.promised
 

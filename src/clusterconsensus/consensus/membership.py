@@ -131,8 +131,10 @@ class Membership:
     @property
     def deadline(self) -> float:
         """When a request wants attention without any event."""
+        if not self._requests:
+            return math.inf
         times = [min(held.give_up_at, held.identify_at) for held in self._requests]
-        return min(times, default=math.inf)
+        return min(times)
 
     def end_of_turn(self) -> None:
         """Take the next step of every request, and promote who is ready."""

@@ -146,6 +146,8 @@ class ReadQuestions:
     @property
     def deadline(self) -> float:
         """When ``on_tick`` has something to do."""
+        if not (self._new or self._asked or self._ready):
+            return math.inf
         soonest = self._new_deadline if self._new else math.inf
         for reading in self._asked.values():
             soonest = min(soonest, reading.deadline)

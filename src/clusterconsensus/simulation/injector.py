@@ -45,6 +45,8 @@ class Injector(Processes, Disks, Links, Moments):
     def start(self) -> None:
         """Begin: every action of the plan will happen at its time, from now on."""
         world = self.cluster.world
+        if "stranger" in self.plan.faults:
+            self.cluster.stranger()  # it takes a while until it is a cluster
         for action in self.plan.actions:
             world.call_at(world.now + action.at, self._act, action)
 

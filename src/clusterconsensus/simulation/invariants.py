@@ -19,7 +19,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from clusterconsensus.consensus.effects import Persist
+from clusterconsensus.consensus.effects import Effect, Persist
 from clusterconsensus.consensus.local import Local
 from clusterconsensus.consensus.messages import Accept, Accepted, Message, Prepare, Promise, Refusal
 from clusterconsensus.consensus.quorum import majority_size
@@ -117,6 +117,15 @@ class Seen:
         """Those of the latest configuration in the log, committed or not (M1)."""
         return self.voters[-1][1] if self.voters else ()
 
+    def follow(self, batch: Persist) -> None:
+        """Keep up with the configurations in the log: in force from the moment they are in it."""
+        cut = batch.truncate_from
+        while cut is not None and self.voters and self.voters[-1][0] >= cut:
+            self.voters.pop()
+        for entry in batch.entries:
+            if entry.kind == EntryKind.CONFIG:
+                self.voters.append((entry.seq, decode_configuration(entry.payload).voters))
+
     def ballot_at(self, seq: int) -> Ballot:
         return self.written[seq - 1] if 0 < seq <= len(self.written) else ZERO
 
@@ -178,8 +187,6 @@ class Ghost:
             if chosen is not None and seen.ballot_at(cut) == chosen.ballot:
                 self.fail("I-4", f"{member} cuts the chosen entry {chosen}")
             del written[cut - 1 :]
-            while seen.voters and seen.voters[-1][0] >= cut:
-                seen.voters.pop()
             seen.cuts.append((batch.ticket, cut))
         for entry in batch.entries:
             if entry.seq != len(written) + 1:
@@ -188,10 +195,8 @@ class Ghost:
             found = self.entries.setdefault((entry.seq, entry.ballot), (entry.crc, before))
             if found != (entry.crc, before):
                 self.fail("I-3", f"{member} holds another {entry}: {found}, {before}")
-            if entry.kind == EntryKind.CONFIG:
-                seen.voters.append((entry.seq, decode_configuration(entry.payload).voters))
-                if entry.ballot.owner == member.name:
-                    self._on_new_configuration(member, entry)
+            if entry.kind == EntryKind.CONFIG and entry.ballot.owner == member.name:
+                self._on_new_configuration(member, entry)
             written.append(entry.ballot)
 
     def _on_new_configuration(self, member: Observed, entry: Entry) -> None:
@@ -298,10 +303,13 @@ class Ghost:
                 if cut is None or seq < cut or (chosen is not None and chosen.ballot == ballot):
                     self.fail("I-21", f"{member} starts without {seq}, which its disk held durably")
 
-    def on_turn(self, member: Observed) -> None:
+    def on_turn(self, member: Observed, effects: Sequence[Effect]) -> None:
         """A member's turn has ended; its effects are not performed yet."""
         local = member.local
         seen = self._seen[member.name]
+        for effect in effects:
+            if isinstance(effect, Persist):
+                seen.follow(effect)
         if local.promised is not seen.promised:
             if local.promised < seen.promised:
                 self.fail("I-5", f"{member} lowers its promise to {local.promised}")

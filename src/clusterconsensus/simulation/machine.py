@@ -230,7 +230,7 @@ class Machine:
         life.replica = replica
         ghost = cluster.ghost
         ghost.on_start(life)
-        life.platter.read(self.disk.snapshot_image())
+        life.platter.read(self.disk)
         self.disk.on_durable = life.platter.on_durable
         if replica.local.commit:
             ghost.on_applied(life, replica.local.commit, replica.local.checksum)
@@ -244,7 +244,7 @@ class Machine:
                 gathered.extend(found)
             kind = type(event)
             if kind is events.EndOfTurn:
-                on_turn(life)
+                on_turn(life, gathered)
                 if gathered:
                     on_effects(life, gathered)
                     gathered.clear()

@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 from clusterconsensus.consensus.types import ZERO, Ballot, Entry
-from clusterconsensus.simulation.content import Image
+from clusterconsensus.simulation.disk import Disk
 from clusterconsensus.storage.records import HEADER_BYTES, Kind, Record, file_seed, parse
 from clusterconsensus.storage.segments import segment_numbers, segment_path
 
@@ -35,18 +35,20 @@ class Platter:
         self.last_write = HEADER_BYTES
         """Where in it the last write began: damage behind it looks like a torn write (W3)."""
 
-    def read(self, image: Image) -> None:
-        """Begin anew from what stands on a disk."""
-        self.promised, self.entries = ZERO, []
-        prefix = self._directory + "/"
-        names = [path.removeprefix(prefix) for path in image.files if path.startswith(prefix)]
-        self._go_to(1)
+    def read(self, disk: Disk) -> None:
+        """Take what stands on a disk behind what was taken already: units that nobody synced may
+        have survived a crash."""
+        names = [path.rpartition("/")[2] for path in disk.paths()]
         for number in segment_numbers(sorted(names)):
-            content = image.files[segment_path(self._directory, number)]
-            seed = file_seed(self._disk_id, number)
-            if isinstance(parse(content, HEADER_BYTES, HEADER_BYTES, seed), Record):
+            if number < self._segment:
+                continue
+            content = bytes(disk.content(segment_path(self._directory, number)).durable)
+            if number > self._segment:
+                seed = file_seed(self._disk_id, number)
+                if not isinstance(parse(content, HEADER_BYTES, HEADER_BYTES, seed), Record):
+                    continue
                 self._go_to(number)
-                self._take(content, HEADER_BYTES)
+            self._take(content, self._offset)
 
     def _go_to(self, number: int) -> None:
         self._segment = number

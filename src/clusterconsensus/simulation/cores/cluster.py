@@ -114,7 +114,7 @@ class Cluster(Clients):
             todo += step(event, now, self.chance())
         wall = WALL_START + self.now + member.wall_skew
         todo += step(events.EndOfTurn(wall), now, self.chance())
-        self.ghost.on_turn(member)
+        self.ghost.on_turn(member, todo)
         if self.notes is not None:
             self.notes.committed(member.id, member.local.commit)
         for effect in todo:

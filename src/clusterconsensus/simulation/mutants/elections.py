@@ -66,7 +66,7 @@ MUTANTS = table(
     Mutant(
         "adopted-without-a-second-count",
         "the majority is not counted again by the configuration that was adopted (E6)",
-        ("E6", "I-2", "I-4"),
+        ("E5", "E6", "I-2", "I-4"),
         edited(
             Election,
             "_adopt",
@@ -75,13 +75,13 @@ MUTANTS = table(
                 "return candidacy is self.candidacy and candidacy.phase is Phase.PREPARING",
             ),
         ),
-        "I-4",
+        "E5",
         story="counted_again_after_adopting",
     ),
     Mutant(
         "candidate-counts-committed-configuration",
         "a candidate counts promises by its committed configuration instead of its latest (C-37)",
-        ("E6", "I-4", "I-2"),
+        ("E5", "E6", "I-4", "I-2"),
         edited(
             Election,
             "_adopt",
@@ -92,7 +92,7 @@ MUTANTS = table(
                 "    ):",
             ),
         ),
-        "I-4",
+        "E5",
         story="counted_again_after_adopting",
     ),
     Mutant(

@@ -17,7 +17,7 @@ MUTANTS = table(
     ),
     Mutant(
         "read-without-a-round",
-        "a master confirms reads without asking anybody (C-21)",
+        "a master confirms reads without asking anybody (L1)",
         ("I-16", "L1"),
         edited(
             Reads,
