@@ -16,6 +16,7 @@ from clusterconsensus.simulation.loop import World
 from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.models import CounterState
 from clusterconsensus.simulation.platter import Platter
+from clusterconsensus.simulation.trouble.rotting import damage
 from clusterconsensus.simulation.worker import SimulatedWorker
 
 
@@ -167,7 +168,7 @@ def test_damage_is_refused_and_a_sound_disk_must_not_be() -> None:
         for _ in range(20):
             await add(cluster.machines["a"], 1)
         machine = cluster.machines["c"]
-        assert machine.rot(cluster.world.chance("rot"))
+        assert damage(machine, cluster.world.chance("rot"))
         machine.kill()
         machine.start()
         await cluster.until(lambda: machine.is_lost, 10)

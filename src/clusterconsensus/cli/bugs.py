@@ -33,19 +33,25 @@ SHOWN_LINES = 12
 """How much of a story's end is shown."""
 
 
-def kill(name: str, out: TextIO, report: Path | None, lines: TextIO | None) -> int | None:
+class Caught(msgspec.Struct, frozen=True):
+    """A deliberate bug was caught. ``plain`` is a page in words, where a picture was wanted and
+    this check has none; None otherwise."""
+
+    status: int
+    plain: Recording | None
+
+
+def kill(name: str, out: TextIO, report: Path | None, lines: TextIO | None) -> Caught | None:
     """Run the cheapest check that is known to catch a deliberate bug.
 
     Arguments:
         name: Of the bug.
         out: Where people read.
-        report: Where a page goes that shows why it was caught; if that cannot be drawn, it is left
-            to the seeds.
+        report: Where a page goes that draws how it was caught, if that can be drawn.
         lines: Where programs read.
 
     Returns:
-        The exit status; None if there is no such check, or it did not catch the bug, or a page is
-        wanted that cannot be drawn from it.
+        None if there is no such check, or it did not catch the bug.
     """
     mutant = mutants.MUTANTS[name]
     print(f"deliberate bug {name}: {mutant.what}", file=out)
@@ -57,7 +63,7 @@ def kill(name: str, out: TextIO, report: Path | None, lines: TextIO | None) -> i
         return None
     except StaleMutantError as error:
         print(f"  it no longer fits the source: {error}", file=out)
-        return CRASH
+        return Caught(CRASH, None)
     if not found.is_dead:
         print(f"  NOT caught by {found.how}", file=out)
         return None
@@ -82,9 +88,21 @@ def kill(name: str, out: TextIO, report: Path | None, lines: TextIO | None) -> i
         recording = _record(mutant, found)
         if recording is None:
             print("  this check cannot be drawn; looking for a seed that can", file=out)
-            return None
+            return Caught(STATUS[violation.kind], _in_words(mutant, found, violation))
         write_page(report, recording, out)
-    return STATUS[violation.kind]
+    return Caught(STATUS[violation.kind], None)
+
+
+def _in_words(mutant: Mutant, found: Kill, violation: Violation) -> Recording:
+    """A page without a diagram: what the bug is, what caught it, and what that said."""
+    command = f"clusterconsensus simulate --mutant {mutant.name}"
+    recorder = Recorder(title=f"{mutant.name}, caught by {found.how}", command=command)
+    recorder.axis = "steps"
+    recorder.say(f"the bug: {mutant.what}")
+    recorder.say(f"it breaks {', '.join(mutant.violates)}")
+    recorder.say(f"caught by {found.how}: {found.text}")
+    recorder.violated(0.0, _best_known(mutant, found), violation.kind, found.text)
+    return recorder.recording()
 
 
 def _kind(mutant: Mutant, found: Kill) -> FindingKind:

@@ -175,10 +175,15 @@ class _Run:
             if self.settings.mutant:
                 from clusterconsensus.cli import bugs
 
-                status = bugs.kill(self.settings.mutant, self.out, self.report, self.lines)
-                if status is not None and not self.options.keep_going:
-                    return status
-                return self._batch() or status or 0
+                caught = bugs.kill(self.settings.mutant, self.out, self.report, self.lines)
+                if caught is None:
+                    return self._batch()
+                if caught.plain is None and not self.options.keep_going:
+                    return caught.status
+                status = self._batch()
+                if not status and caught.plain is not None and self.report is not None:
+                    failures.write_page(self.report, caught.plain, self.out)
+                return status or caught.status
             return self._batch()
         except NotRepeatedError as error:
             print(f"not deterministic: {error}", file=self.out)

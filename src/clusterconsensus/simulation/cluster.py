@@ -231,6 +231,8 @@ class Cluster:
     def on_effects(self, life: Life, found: Sequence[Effect]) -> None:
         """A member's turn had these effects; they are about to be performed."""
         ghost = self.ghost
+        if self.recorder is not None:
+            self._mark(self.recorder, life, found)
         for effect in found:
             if isinstance(effect, effects.Send):
                 ghost.on_send(life, effect.message)
@@ -247,6 +249,24 @@ class Cluster:
             elif isinstance(effect, effects.Halt):
                 rule, text = rule_of(effect.reason)
                 ghost.fail("I-13" if effect.diverged else rule, f"{life} halts: {text}")
+
+    def _mark(self, recorder: Recorder, life: Life, found: Sequence[Effect]) -> None:
+        """Write down for people what a turn did to the log."""
+        now, machine_id = self.world.now, life.machine.id
+        for effect in found:
+            if isinstance(effect, effects.Apply):
+                recorder.mark(now, machine_id, "commit", f"{effect.seq} is known to be chosen")
+            elif isinstance(effect, effects.ConfigurationChanged):
+                state = "chosen" if effect.committed else "in force"
+                seats = life.local.log.configuration.seats
+                names = " ".join(f"{seat.id} ({seat.standing})" for seat in seats)
+                recorder.mark(now, machine_id, "config", f"members {names}, {state}")
+            elif isinstance(effect, effects.Persist):
+                if effect.promised is not None:
+                    recorder.mark(now, machine_id, "promise", str(effect.promised))
+                if effect.truncate_from is not None:
+                    text = f"the log is cut off from {effect.truncate_from} on"
+                    recorder.mark(now, machine_id, "cut_log", text)
 
     def _on_message(self, life: Life, message: messages.Message) -> None:
         sometimes = self.sometimes

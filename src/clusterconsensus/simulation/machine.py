@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.local import Local
@@ -21,14 +22,12 @@ from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member
 from clusterconsensus.errors import ConsensusError, DamagedError, StorageError, WrongDirectoryError
 from clusterconsensus.participant import Participant
 from clusterconsensus.runtime.environment import Environment
-from clusterconsensus.simulation.content import SECTOR_BYTES
 from clusterconsensus.simulation.disk import Disk, PowerFailure
 from clusterconsensus.simulation.loop import SimulatedLoop
 from clusterconsensus.simulation.network import SimulatedTransport
 from clusterconsensus.simulation.platter import Platter
 from clusterconsensus.simulation.witness import Witness
 from clusterconsensus.simulation.worker import SimulatedWorker
-from clusterconsensus.storage.records import HEADER_BYTES
 
 if TYPE_CHECKING:
     from clusterconsensus.simulation.cluster import Cluster
@@ -114,6 +113,8 @@ class Machine:
         self.starts = 0
         self.is_lost = False
         """Whether its disk is damaged or gone, so that it will never take part again."""
+        self.is_paranoid = False
+        """Whether it takes a damaged last write for damage (W3)."""
         self.reason = ""
         """Why it is down, where it went down by itself."""
         self.wall_skew = 0.0
@@ -167,7 +168,7 @@ class Machine:
             state=witness,
             directory=DIRECTORY,
             transport=self._transport,
-            settings=cluster.settings,
+            settings=msgspec.structs.replace(cluster.settings, paranoid=self.is_paranoid),
             codec=witness,
             environment=environment,
         )
@@ -367,32 +368,3 @@ class Machine:
         """Somebody replaces the disk by an empty one; the process must be down."""
         self.disk.wipe()
         self.life = None
-
-    def rot(self, chance: Random) -> str:
-        """Damage something at rest that had been durable before the last write; says what, or
-        nothing where there is nothing to damage."""
-        disk, life = self.disk, self.life
-        if life is None:
-            return ""
-        places: list[tuple[str, int]] = []
-        for path in disk.paths():
-            if path.endswith(".log"):
-                end = len(bytes(disk.content(path).durable).rstrip(b"\0"))
-                if path == life.platter.path:
-                    end = min(end, life.platter.last_write)
-                if end > HEADER_BYTES:
-                    places.append((path, end))
-        if not places:
-            return ""
-        path, end = places[chance.randrange(len(places))]
-        offset = HEADER_BYTES + chance.randrange(end - HEADER_BYTES)
-        length = min(SECTOR_BYTES, end - offset)
-        how = chance.choice(("a bit flips", "zeros", "a misdirected block"))
-        if how == "a bit flips":
-            disk.flip(path, offset, chance.randrange(8))
-        elif how == "zeros":
-            disk.overwrite(path, offset, bytes(length))
-        else:
-            other = HEADER_BYTES + chance.randrange(end - HEADER_BYTES)
-            disk.overwrite(path, offset, bytes(disk.content(path).durable[other : other + length]))
-        return f"{how} at {path}:{offset}"

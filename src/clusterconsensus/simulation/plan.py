@@ -52,6 +52,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("failed-write", "a write fails", 40, 0.2),
     Fault("full-disk", "a disk has no space for a while", 40, 0.25),
     Fault("rot", "something at rest is damaged: a bit, a block, a misdirected block", 40, 0.25),
+    Fault("rot-last", "the very last write is damaged, at a member that is paranoid (W3)", 40, 0.2),
     Fault("wipe", "a machine comes back with an empty disk", 60, 0.15),
     # the network
     Fault("loss", "messages are lost", 0, 0.35),

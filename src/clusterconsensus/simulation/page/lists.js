@@ -31,7 +31,10 @@ function showHead() {
     ];
     if (data.sort) explained.append(make("p", `In short: ${data.sort}.`, "short"));
     for (const [name, text] of said) explained.append(make("h2", name), make("p", text));
-  } else explained.append(make("p", "Nothing went wrong in this run; the diagram shows its end."));
+  } else {
+    explained.classList.add("fine");
+    explained.append(make("p", "Nothing went wrong in this run; the diagram shows its end."));
+  }
   $("command").textContent = run.command;
   $("copy").addEventListener("click", async () => {
     try {

@@ -6,6 +6,7 @@ import errno
 from random import Random
 
 from clusterconsensus.simulation.trouble.base import Trouble
+from clusterconsensus.simulation.trouble.rotting import damage, damage_last_write
 
 
 class Disks(Trouble):
@@ -66,7 +67,7 @@ class Disks(Trouble):
         machine = self.any_machine(chance, [m for m in cluster.machines.values() if not m.is_lost])
         if machine is None or machine.life is None or not cluster.may_lose_another():
             return ""
-        what = machine.rot(chance)
+        what = damage(machine, chance)
         if not what:
             return ""
         # It is not known when it will be noticed: from now on this disk is not to be counted on.
@@ -76,6 +77,21 @@ class Disks(Trouble):
             machine.kill()
             self.later(0.1, machine.start)
         return f"{what} of {machine}"
+
+    def rot_last(self, chance: Random) -> str:
+        """Without ``paranoid`` this would look like a write that a crash tore, and be cut off."""
+        cluster = self.cluster
+        machine = self.any_machine(chance, [m for m in cluster.machines.values() if m.runs])
+        if machine is None or machine.is_lost or not cluster.may_lose_another():
+            return ""
+        machine.kill()
+        if not damage_last_write(machine, chance):
+            self.later(0.1, machine.start)
+            return ""
+        machine.is_lost = machine.is_paranoid = True
+        cluster.expected.add(machine.id)
+        self.later(0.1, machine.start)
+        return f"the last write of {machine} is damaged"
 
     def wipe(self, chance: Random) -> str:
         cluster = self.cluster
