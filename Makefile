@@ -18,13 +18,16 @@ EXTRAS_docs := docs
 EXTRAS_check := cli,test,check,docs
 EXTRAS_bench := cli,bench
 
-.PHONY: help demo test check format docs bench clean
+.PHONY: help demo simulate test check format docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/installed-demo ## Three members on this machine, a failover before your eyes
 	@$(BIN)/clusterconsensus demo
+
+simulate: $(VENV)/installed-demo ## Simulated clusters in trouble (SIMULATE="--minutes 30" to choose)
+	@$(BIN)/clusterconsensus simulate $(if $(SIMULATE),$(SIMULATE),--seeds 300)
 
 test: $(VENV)/installed-test ## Run all tests (TESTS="-k journal -x" to choose)
 	$(RUN) -m pytest $(TESTS)

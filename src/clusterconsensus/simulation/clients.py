@@ -185,13 +185,20 @@ class Clients:
                 self._end(operation, "unknown")
         else:
             if not reads:
-                ghost.on_answer(operation.number, None)
+                ghost.on_answer(operation.number, self._encoded(result))
             self._end(operation, "ok", result)
         if not reads:
             if operation.outcome == "not applied":
                 ghost.on_refusal(operation.number)
             place = ghost.places.get(operation.number)
             operation.place = None if place is None else float(place)
+
+    def _encoded(self, result: Any) -> bytes | None:
+        """A result as the members compare it; None if the codec cannot encode it again."""
+        try:
+            return self.cluster.codec.encode_result(result)
+        except Exception:
+            return None
 
     def _read(self, operation: Operation, patience: float) -> Asking:
         """A read, for ``Machine.ask``."""
