@@ -19,12 +19,20 @@ from typing import Any
 import msgspec
 
 import clusterconsensus
+from clusterconsensus.simulation.history import Operation
+from clusterconsensus.simulation.linearizability import check as linearizable
+from clusterconsensus.simulation.models import MapModel
 from tests.processes.member import Order
+from tests.processes.operations import gathered, outcomes, placed
 
 PATIENCE = 60.0
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(clusterconsensus.__path__[0]).parent
+
+
+Changes = list[tuple[Any, ...]]
+"""What one member has applied: changes of lanes, which have two parts, and of the map."""
 
 
 class Child:
@@ -103,10 +111,12 @@ class Group:
         base: Where their directories and their logs lie.
         names: Their ids.
         seed: Of every choice.
+        reads_locally: Whether the members' clients get unproven reads; see ``Clients``.
     """
 
-    def __init__(self, base: Path, names: str, seed: int) -> None:
+    def __init__(self, base: Path, names: str, seed: int, *, reads_locally: bool = False) -> None:
         self.base = base
+        self.reads_locally = reads_locally
         self.names = names
         self.chance = random.Random(seed)
         self.acknowledged: list[tuple[str, int, int]] = []
@@ -132,6 +142,8 @@ class Group:
             directory=str(self.base / name),
             life=self._lives[name],
             parent=os.getpid(),
+            clients=str(self.base / f"{name}.{self._lives[name]}.operations"),
+            reads_locally=self.reads_locally,
         )
         with self._log(name) as log:
             process = await asyncio.create_subprocess_exec(
@@ -200,7 +212,11 @@ class Group:
             lambda: all(self.running[name].acknowledged > count for name, count in before.items())
         )
 
-    async def finish(self) -> list[list[tuple[str, int]]]:
+    def operations(self) -> list[Operation]:
+        """What the clients of all members' lives have written down so far."""
+        return gathered(self.base.glob("*.operations"))
+
+    async def finish(self) -> list[Changes]:
         """Stop the writers, wait until all members are equal, and return their histories."""
         children = list(self.running.values())
         await asyncio.gather(*(child.ask("rest") for child in children))
@@ -228,8 +244,8 @@ class Group:
             held.close()
 
 
-def read_history(path: Path) -> list[tuple[str, int]]:
-    return msgspec.json.decode(path.read_bytes(), type=list[tuple[str, int]])
+def read_history(path: Path) -> Changes:
+    return msgspec.json.decode(path.read_bytes(), type=Changes)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -240,8 +256,9 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-def check(group: Group, histories: list[list[tuple[str, int]]]) -> None:
-    """No acknowledged change is lost or misplaced, none is applied twice, all members are equal."""
+def check(group: Group, histories: list[Changes]) -> None:
+    """No acknowledged change is lost or misplaced, none is applied twice, all members are equal;
+    and what the clients of the map were told makes sense in some order (I-16)."""
     history = histories[0]
     assert all(other == history for other in histories)
     assert len(set(history)) == len(history), "a change was applied twice"
@@ -249,6 +266,15 @@ def check(group: Group, histories: list[list[tuple[str, int]]]) -> None:
     for lane, number, place in group.acknowledged:
         assert history[place - 1] == (lane, number), f"change {number} of {lane} is not at {place}"
     last: dict[str, int] = {}
-    for lane, number in history:
-        assert number == last.get(lane, 0) + 1, f"{lane} is out of order at {number}"
-        last[lane] = number
+    for change in history:
+        if len(change) == 2:
+            lane, number = change
+            assert number == last.get(lane, 0) + 1, f"{lane} is out of order at {number}"
+            last[lane] = number
+    operations = group.operations()
+    placed(operations, history)
+    found = outcomes(operations)
+    assert found.get("get ok"), found
+    assert found.get("put ok"), found
+    verdict = linearizable(operations, MapModel())
+    assert verdict.ok, verdict.explain()

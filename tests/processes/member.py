@@ -3,7 +3,7 @@
 It obeys lines of JSON on its standard input and answers on its standard output. Of its own accord
 it writes: each of its *lanes* submits one change after the other and prints every acknowledgement,
 with the place in the history that ``apply`` returned. What was printed was acknowledged, whatever
-becomes of the process afterwards.
+becomes of the process afterwards. And it has clients of a replicated map (``clients``).
 
 It ends when its standard input closes, and the kernel kills it when its parent dies.
 """
@@ -33,6 +33,7 @@ from clusterconsensus import (
     TcpTransport,
 )
 from clusterconsensus.settings import KIB
+from tests.processes.clients import Clients, Map
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -59,6 +60,10 @@ class Order(msgspec.Struct, kw_only=True):
     """Which start of this member it is."""
     parent: int
     lanes: int = 3
+    clients: str = ""
+    """Where its clients write down what they do and are told; the name of a file."""
+    reads_locally: bool = False
+    """See ``Clients``."""
 
 
 class Command(msgspec.Struct, kw_only=True):
@@ -72,20 +77,21 @@ class Command(msgspec.Struct, kw_only=True):
 
 
 class History:
-    """A state that keeps everything; a change is ``[lane, number]``."""
+    """A state that keeps everything: a change is ``[lane, number]``, or one of the map."""
 
     def __init__(self) -> None:
         self.changes: list[list[Any]] = []
+        self.map = Map()
 
-    def apply(self, change: list[Any], context: Context) -> int:
+    def apply(self, change: list[Any], context: Context) -> Any:
         self.changes.append(change)
-        return len(self.changes)
+        return len(self.changes) if len(change) == 2 else self.map.apply(change)
 
     def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self.changes)
+        return msgspec.msgpack.encode((self.changes, self.map.values))
 
     def install(self, snapshot: bytes) -> None:
-        self.changes = msgspec.msgpack.decode(snapshot)
+        self.changes, self.map.values = msgspec.msgpack.decode(snapshot)
 
 
 def say(**content: object) -> None:
@@ -159,11 +165,17 @@ async def main(order: Order) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with participant:
         writer = Writer(participant, order)
+        clients = Clients(
+            participant,
+            f"{order.id}.{order.life}",
+            order.clients,
+            reads_locally=order.reads_locally,
+        )
         say(ready=True)
         while line := await reader.readline():
             command = msgspec.json.decode(line, type=Command)
             try:
-                found = await obey(command, participant, writer)
+                found = await obey(command, participant, writer, clients)
             except ConsensusError as error:
                 found = {"error": f"{error.code}: {error}"}
             say(answer=command.number, **found)
@@ -174,7 +186,7 @@ def dump(path: str, state: History) -> None:
 
 
 async def obey(
-    command: Command, participant: Participant[History], writer: Writer
+    command: Command, participant: Participant[History], writer: Writer, clients: Clients
 ) -> dict[str, object]:
     """Do what a line asks for."""
     if command.do == "found":
@@ -183,8 +195,9 @@ async def obey(
         await participant.add_participant(Member(command.id, command.address))
     elif command.do == "write":
         writer.start()
+        clients.start()
     elif command.do == "rest":
-        await writer.stop()
+        await asyncio.gather(writer.stop(), clients.stop())
     elif command.do == "dump":
         dump(command.path, participant.state)
     elif command.do == "status":

@@ -1,5 +1,8 @@
 """``kill -9``, ``SIGSTOP`` and restarts of real processes, with writers at work all the time.
 
+What clients of a replicated map do and are told meanwhile is written down by each process and
+judged in the end by the judge of the simulator, ``clusterconsensus.simulation.linearizability``.
+
 ``CLUSTERCONSENSUS_KILL_CYCLES`` sets the number of cycles, ``CLUSTERCONSENSUS_KILL_SEED`` the seed.
 """
 
@@ -15,7 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from clusterconsensus.simulation.history import Operation
+from clusterconsensus.simulation.linearizability import Verdict
+from clusterconsensus.simulation.linearizability import check as linearizable
+from clusterconsensus.simulation.models import MapModel
 from tests.processes.children import Group, check, until
+from tests.processes.operations import with_a_stale_read
 
 CYCLES = int(os.environ.get("CLUSTERCONSENSUS_KILL_CYCLES", "20"))
 SEED = int(os.environ.get("CLUSTERCONSENSUS_KILL_SEED", "0")) or random.randrange(1, 1_000_000)
@@ -174,5 +182,38 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
             await until(lambda: "Traceback" not in group.logs())
         finally:
             await group.close()
+
+    asyncio.run(main())
+
+
+def test_a_history_of_processes_can_be_rejected(tmp_path: Path) -> None:
+    """A stale read is put into a history that is right."""
+
+    async def story(group: Group) -> None:
+        await group.kill("a")
+        await group.restart("a")
+        await group.progress()
+        await until(lambda: rejects(with_a_stale_read(group.operations())))
+        assert linearizable(group.operations(), MapModel()).ok
+
+    def rejects(history: list[Operation] | None) -> bool:
+        return history is not None and not linearizable(history, MapModel()).ok
+
+    run(tmp_path, "a", story, 55)
+
+
+def test_members_that_break_a_promise_are_found_out(tmp_path: Path) -> None:
+    """They serve the copy that they have as if it had been proven current (L1)."""
+
+    async def main() -> None:
+        group = Group(tmp_path, "abc", SEED, reads_locally=True)
+        try:
+            await group.form()
+            await until(lambda: stale(linearizable(group.operations(), MapModel())))
+        finally:
+            await group.close()
+
+    def stale(verdict: Verdict) -> bool:
+        return verdict.decided and not verdict.ok
 
     asyncio.run(main())

@@ -56,6 +56,8 @@ def test_unpatched_code_passes_what_kills() -> None:
         passes(replace(CLEAN, lives=range(number, number + 1)))
     for seed in sorted({seed for mutant in mutants for seed in mutant.core_seeds or ()}):
         passes(replace(CLEAN, core_seeds=range(seed, seed + 1)))
+    for seed in sorted({seed for mutant in mutants for seed in mutant.cluster_seeds or ()}):
+        passes(replace(CLEAN, cluster_seeds=range(seed, seed + 1)))
     passes(replace(CLEAN, is_order=True))
 
 

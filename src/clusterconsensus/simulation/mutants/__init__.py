@@ -3,8 +3,8 @@
 ``MUTANTS`` is the table; ``apply`` puts one of them into the running program for a while; ``kill``
 runs the cheapest check that is known to catch it, ``spare`` the same check without it. Reading
 order: ``table`` (what a mutant is), the areas (``promises``, ``logs``, ``elections``, ``masters``,
-``memberships``, ``reading``, ``sessions``, ``disks``, ``runtimes``), ``drills`` and
-``runtime_drills`` (small checks of single parts), ``kills``.
+``memberships``, ``reading``, ``sessions``, ``disks``, ``runtimes``, ``outer``), ``drills``,
+``runtime_drills`` and ``outer_drills`` (small checks of single parts), ``kills``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from clusterconsensus.simulation.mutants import (
     logs,
     masters,
     memberships,
+    outer,
     promises,
     reading,
     runtimes,
@@ -49,6 +50,7 @@ AREAS = (
     logs,
     masters,
     memberships,
+    outer,
     promises,
     reading,
     runtimes,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from clusterconsensus.simulation import stories
+from clusterconsensus.simulation import plan, seeds, stories
 from clusterconsensus.simulation.cores.expectations import StoryError
 from clusterconsensus.simulation.cores.fuzz import Schedule
 from clusterconsensus.simulation.cores.member import Member
@@ -27,6 +27,7 @@ from clusterconsensus.simulation.cores.story import tell
 from clusterconsensus.simulation.cores.world import Packet, World
 from clusterconsensus.simulation.lives import DisprovedError, Drawn, Life, told, told_again
 from clusterconsensus.simulation.mutants.drills import DRILLS, quiet
+from clusterconsensus.simulation.mutants.outer_drills import OUTER_DRILLS
 from clusterconsensus.simulation.mutants.runtime_drills import RUNTIME_DRILLS
 from clusterconsensus.simulation.mutants.table import Mutant, replaced
 from clusterconsensus.simulation.power import whole_writes
@@ -69,8 +70,18 @@ class Kill:
         return bool(self.rule)
 
 
+class ViolationError(AssertionError):
+    """A seed of whole clusters has found something."""
+
+    def __init__(self, violation: seeds.Violation) -> None:
+        super().__init__(f"{violation.rule}: {violation.text}")
+        self.rule = violation.rule
+
+
 def rule_of(error: BaseException) -> str:
     """The rule that a failure reports."""
+    if isinstance(error, ViolationError):
+        return error.rule
     text = (str(error).splitlines() or [""])[0]
     found = _LABEL.search(text) or _MENTION.search(text)
     if found:
@@ -119,11 +130,20 @@ def _run(mutant: Mutant, context: Callable[[], AbstractContextManager[None]]) ->
     if mutant.lives is not None:
         return _first(f"lives {mutant.lives}", mutant.lives, context, _live)
     if mutant.drill:
-        drill = {**DRILLS, **RUNTIME_DRILLS}[mutant.drill]
+        drill = {**DRILLS, **RUNTIME_DRILLS, **OUTER_DRILLS}[mutant.drill]
         return _first(f"drill {mutant.drill}", one, context, lambda _: drill())
     if mutant.core_seeds is not None:
         return _first(f"core seeds {mutant.core_seeds}", mutant.core_seeds, context, _schedule)
+    if mutant.cluster_seeds is not None:
+        numbers = mutant.cluster_seeds
+        return _first(f"cluster seeds {numbers}", numbers, context, _cluster)
     raise ValueError(f"no kill is known for {mutant.name}")
+
+
+def _cluster(seed: int) -> None:
+    violation = seeds.run(plan.draw(seed)).violation
+    if violation is not None:
+        raise ViolationError(violation)
 
 
 def _schedule(seed: int) -> None:
