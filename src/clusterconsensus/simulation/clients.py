@@ -219,6 +219,7 @@ class Clients:
         """A submit, for ``Machine.ask``: with ``asks_again`` an unknown outcome is asked for once
         more, inside its session."""
         sometimes, witness = self.cluster.sometimes, machine.witness
+        retry_seconds = self.cluster.settings.retry_seconds
 
         async def submit(participant: Participant[Any]) -> Any:
             if witness is not None:
@@ -229,6 +230,9 @@ class Clients:
                 sometimes["outcome unknown"] += 1
                 if error.request is None or not asks_again:
                     raise
+                if operation.number % 3 == 0:
+                    # Not at once: whatever the member forgets in time, it has forgotten by then.
+                    await asyncio.sleep(1.5 * retry_seconds)
                 result = await participant.retry(error, timeout=2 * patience)
                 sometimes["unknown outcome learnt by asking again"] += 1
                 return result

@@ -22,7 +22,7 @@ from clusterconsensus.participant import Participant
 from clusterconsensus.settings import Settings
 from clusterconsensus.simulation.invariants import BrokenError, decode_configuration, rule_of
 from clusterconsensus.simulation.loop import World
-from clusterconsensus.simulation.machine import Life, Machine
+from clusterconsensus.simulation.machine import DIRECTORY, Life, Machine
 from clusterconsensus.simulation.network import Network
 from clusterconsensus.simulation.recording import MarkKind, Recorder, SpanKind
 from clusterconsensus.simulation.trace import Trace
@@ -273,12 +273,22 @@ class Cluster:
         if isinstance(message, messages.Accept):
             if message.entries and self.on_accepts is not None:
                 self.on_accepts(life.machine)
+        elif isinstance(message, messages.Accepted):
+            if not life.belongs:
+                self._check_identity(life)
         elif isinstance(message, messages.Reject):
             sometimes[f"accept refused: {message.refusal.name.lower()}"] += 1
         elif isinstance(message, messages.Promise):
             sometimes["promise with entries"] += bool(message.suffix)
         elif isinstance(message, messages.PromisePull):
             sometimes["promise pulled"] += 1
+
+    def _check_identity(self, life: Life) -> None:
+        """Before its first acknowledgement a member's disk says whose it is (D9)."""
+        life.belongs = True
+        identity = bytes(life.machine.disk.content(f"{DIRECTORY}/identity").durable)
+        if life.local.cluster_id.encode() not in identity:
+            self.ghost.fail("D9", f"{life} acknowledges, and its identity is not durable")
 
     def _on_persist(self, life: Life, batch: effects.Persist) -> None:
         if batch.truncate_from is not None:

@@ -80,9 +80,9 @@ class Injector(Processes, Disks, Links, Moments):
         machine.disk.spare()
         machine.disk.capacity_bytes = 1 << 40
         machine.disk.lie = False
-        machine.disk_seconds = 0.0002
         machine.clock_rate = 1.0
         if machine.loop is not None:
             machine.loop.set_rate(1.0)
         machine.unhang()
+        machine.hurry()
         machine.work_slowly(0.0)

@@ -47,6 +47,7 @@ class Verdicts:
                 ghost.check_deeply(life)
         if cluster.has_majority():
             self._check_durable()
+        self._check_told()
         self._check_states()
         self._check_history()
 
@@ -65,6 +66,17 @@ class Verdicts:
             lost = [name for name in voters if _is_lost(cluster.lives.get(name))]
             if len(held) + len(lost) < len(voters) // 2 + 1:
                 raise BrokenError("I-21", f"{floor} was acknowledged and is durable only at {held}")
+
+    def _check_told(self) -> None:
+        """Applications know whether they lead."""
+        for machine in self.cluster.up:
+            participant, told = machine.participant, machine.listener.leads
+            if participant is not None and participant.is_master is not told:
+                raise BrokenError(
+                    "E9" if told else "E8",
+                    f"{machine} {'leads no more' if told else 'leads'}, and nobody told its "
+                    "application",
+                )
 
     def _check_states(self) -> None:
         """Equal copies; and a copy that is restored from a snapshot is equal too (I-14)."""

@@ -26,7 +26,7 @@ from clusterconsensus.simulation.disk import Disk, PowerFailure
 from clusterconsensus.simulation.loop import SimulatedLoop
 from clusterconsensus.simulation.network import SimulatedTransport
 from clusterconsensus.simulation.platter import Platter
-from clusterconsensus.simulation.witness import Witness
+from clusterconsensus.simulation.witness import Listener, Witness
 from clusterconsensus.simulation.worker import SimulatedWorker
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Life:
         self.name = name
         self.replica: Replica | None = None
         self.platter = Platter(DIRECTORY, name.partition("@")[2])
+        self.belongs = False
+        """Whether it has acknowledged anything, and so must belong to a cluster durably (D9)."""
 
     def __str__(self) -> str:
         return self.machine.id
@@ -109,6 +111,8 @@ class Machine:
         self.participant: Participant[Any] | None = None
         """While the process runs and takes part."""
         self.witness: Witness | None = None
+        self.listener = Listener(cluster.ghost, machine_id)
+        """The event handler of the process that runs, or ran last."""
         self.loop: SimulatedLoop | None = None
         self.starts = 0
         self.is_lost = False
@@ -162,6 +166,7 @@ class Machine:
         witness = Witness(cluster.ghost, self.id, state, codec, loop.spend)
         witness.apply_seconds = self.apply_seconds
         self.witness = witness
+        self.listener = Listener(cluster.ghost, self.id)
         participant: Participant[Any] = Participant(
             cluster="simulated",
             member=self.member,
@@ -170,6 +175,7 @@ class Machine:
             transport=self._transport,
             settings=msgspec.structs.replace(cluster.settings, paranoid=self.is_paranoid),
             codec=witness,
+            event_handler=self.listener,
             environment=environment,
         )
         cluster.tell(self.id, "start", f"process {self.starts}")
@@ -297,6 +303,25 @@ class Machine:
 
     # -- faults
 
+    def close(self) -> None:
+        """Stop the process in good order (``aclose``); it ends when that is done."""
+        participant, loop = self.participant, self.loop
+        if participant is None or loop is None:
+            return
+        self.participant = None
+
+        async def stop() -> None:
+            await participant.aclose()
+            world = self.cluster.world
+            world.call_at(world.now, end)
+
+        def end() -> None:
+            if self.loop is loop:
+                self.kill()
+                self.cluster.on_stopped(self, "closed", False)
+
+        loop.create_task(stop())
+
     def kill(self) -> None:
         """``kill -9``: the process is gone, the page cache is not."""
         self._end(power=False)
@@ -363,6 +388,12 @@ class Machine:
         self.disk_hangs = False
         for worker in self._workers:
             worker.go_on()
+
+    def hurry(self) -> None:
+        """The disk works as it should, also with what it has begun."""
+        self.disk_seconds = 0.0002
+        for worker in self._workers:
+            worker.hurry()
 
     def wipe(self) -> None:
         """Somebody replaces the disk by an empty one; the process must be down."""

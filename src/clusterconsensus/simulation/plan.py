@@ -38,6 +38,7 @@ class Fault(msgspec.Struct, frozen=True):
 FAULTS: tuple[Fault, ...] = (
     # processes
     Fault("kill", "a process is killed, and comes back soon or late", 15, 0.5),
+    Fault("close", "a process is stopped in good order, and comes back", 20, 0.3),
     Fault("power", "a machine loses power: what was not synced is kept, lost or torn", 15, 0.5),
     Fault("power-in-operation", "the power fails between two file operations", 15, 0.5),
     Fault("restart-all", "every process is killed, and all come back", 60, 0.2),

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.clients import Clients, Habits
 from clusterconsensus.simulation.cluster import Cluster, LivenessError
 from clusterconsensus.simulation.history import Operation
@@ -26,7 +27,7 @@ from clusterconsensus.simulation.injector import Injector
 from clusterconsensus.simulation.invariants import BrokenError
 from clusterconsensus.simulation.judging import Verdicts
 from clusterconsensus.simulation.loop import StalledError, World
-from clusterconsensus.simulation.machine import Machine
+from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.plan import Plan
 from clusterconsensus.simulation.recording import Recorder, Recording
 from clusterconsensus.simulation.workloads import Workload, built_in
@@ -189,12 +190,12 @@ class Trial:
             if machines:
                 machine = machines[chance.randrange(len(machines))]
                 operation = await self._last_call(machine, ends - world.now, chance)
-                if operation.outcome == "ok":
+                if operation.outcome == "ok" and await self._reads(machine):
                     break
             if world.now >= ends:
                 raise LivenessError(
-                    f"no change is applied within {HEALED_WITHIN_TIMEOUTS} election timeouts "
-                    f"({ends - healed_at:g} s) after healing: {self._why()}"
+                    f"no change is applied and read within {HEALED_WITHIN_TIMEOUTS} election "
+                    f"timeouts ({ends - healed_at:g} s) after healing: {self._why()}"
                 )
             await asyncio.sleep(0.01)
         self.healed_seconds = world.now - healed_at
@@ -211,6 +212,17 @@ class Trial:
         answer = machine.ask(clients.submit(operation, machine, patience, False))
         await clients.settle(operation, answer)
         return operation
+
+    async def _reads(self, machine: Machine) -> bool:
+        """Whether a linearizable read at this member succeeds."""
+        seconds = self.plan.settings.election_timeout_seconds
+        try:
+            await machine.ask(
+                lambda participant: participant.read(lambda state: None, timeout=seconds)
+            )
+        except (GoneError, ConsensusError):
+            return False
+        return True
 
     def _why(self) -> str:
         """What each member is doing."""

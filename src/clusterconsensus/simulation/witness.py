@@ -24,6 +24,7 @@ from clusterconsensus.consensus.sessions import (
     decode_session_order,
 )
 from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Incarnation
+from clusterconsensus.runtime.status import EventHandler
 from clusterconsensus.simulation.invariants import BrokenError, Ghost, Observed
 from clusterconsensus.state import Codec, Context, State
 
@@ -240,3 +241,23 @@ class Witness:
 
     def install(self, snapshot: bytes) -> None:
         self.state.install(snapshot)
+
+
+class Listener(EventHandler):
+    """One run of one member's event handler: masterships come and go in turns."""
+
+    def __init__(self, ghost: ClusterGhost, member: str) -> None:
+        self._ghost = ghost
+        self._member = member
+        self.leads = False
+        """Whether the application was told that it leads."""
+
+    def on_become_master(self) -> None:
+        if self.leads:
+            self._ghost.fail("E8", f"{self._member} is told twice that it leads")
+        self.leads = True
+
+    def on_lose_master(self) -> None:
+        if not self.leads:
+            self._ghost.fail("E9", f"{self._member} is told that it lost what it never had")
+        self.leads = False

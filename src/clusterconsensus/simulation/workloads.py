@@ -97,7 +97,7 @@ def _map(chance: Random, count: int) -> Any:
         return ("delete", key)
     if draw < 0.98:
         return ("refuse", key)
-    return ("put", key, "long" * chance.choice((300, 300, 8_000)))
+    return ("put", key, "long" * chance.choice((300, 8_000)))
 
 
 def _counter(chance: Random, count: int) -> Any:

@@ -18,6 +18,13 @@ class Processes(Trouble):
         self.restart_later(chance, machine)
         return f"{machine} is killed"
 
+    def close(self, chance: Random) -> str:
+        machine = self.any_machine(chance, self.cluster.up)
+        if machine is None:
+            return ""
+        machine.close()  # and whatever stops by itself is started again
+        return f"{machine} is stopped in good order"
+
     def kill_master(self, chance: Random) -> str:
         machine = self.any_machine(chance, self.cluster.masters)
         if machine is None:
