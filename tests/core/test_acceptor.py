@@ -252,3 +252,14 @@ def test_a_log_that_was_read_from_disk_accepts_like_any_other() -> None:
     one.local.log = Log(2, [(1, FIRST), (2, SECOND)], [configuration_entry(1, FIRST, A, B, C)], 1.0)
     found = one.accept(SECOND, noop(3, SECOND), previous=Position(SECOND, 2))
     assert sent(found, Accepted)[-1].match == 3
+
+
+@pytest.mark.parametrize("first", [-1, 0, 4])
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_pull_of_what_no_log_holds_is_ignored(first: int, cached: bool) -> None:
+    one = One(noop(2, SECOND), noop(3, SECOND), promised=SECOND)
+    if not cached:
+        one.local.log.evict(3, 0)
+    one.receive(C, Prepare(THIRD, 0, Position(FIRST, 0)))
+    assert one.receive(C, PromisePull(THIRD, first)) == []
+    assert one.receive(C, PromisePull(THIRD, 3)) != []

@@ -5,9 +5,16 @@ from __future__ import annotations
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.comparison import CHECKSUMS_KEPT
 from clusterconsensus.consensus.effects import Effect
-from clusterconsensus.consensus.messages import Accepted, Quarantine
+from clusterconsensus.consensus.messages import (
+    Accepted,
+    ProbeReply,
+    Promise,
+    Quarantine,
+    Refusal,
+    Reject,
+)
 from clusterconsensus.consensus.types import Ballot, Incarnation
-from tests.core.one import A, B, C, One, of_kind, sent
+from tests.core.one import FIRST, A, B, C, One, of_kind, sent
 
 
 def led(voters: tuple[Incarnation, ...] = (A, B, C)) -> One:
@@ -84,3 +91,31 @@ def test_who_is_told_serves_no_more_and_does_not_stand() -> None:
 def test_whoever_asks_an_event_for_nothing_gets_nothing() -> None:
     one = led()
     assert not sent(one.turn(events.Tick()), Quarantine)
+
+
+def test_a_sequence_that_is_reported_again_is_kept_once() -> None:
+    one = led()
+    comparison = one.replica.master.comparison
+    for _ in range(CHECKSUMS_KEPT + 1):
+        one.turn(events.Applied(2, 2))
+    assert list(comparison._order) == list(comparison._own) == [2]
+    assert sent(report(one, B, 99) + report(one, C, 2), Quarantine)
+
+
+def test_what_was_reported_to_an_ended_mastership_decides_nothing() -> None:
+    one = led()
+    report(one, C, 0, applied=0)  # it is there: nothing is decided before it reports
+    report(one, B, 99)
+    assert one.replica.master.comparison.found_differences
+    one.receive(C, Reject(one.ballot, Refusal.LOWER, Ballot(9, C), 2, 0, 1))
+    assert one.local.role.value == "follower"
+    one.now = one.replica.election.deadline
+    one.tick()
+    last = one.local.log.last
+    ballot = Ballot(10, A)
+    one.receive(B, ProbeReply(ballot, Refusal.NONE, FIRST, last))
+    found = one.receive(B, Promise(ballot, Refusal.NONE, ballot, last))
+    assert one.ballot == ballot
+    assert one.local.leads
+    found += report(one, C, 2) + one.turn()
+    assert not sent(found, Quarantine)

@@ -210,8 +210,11 @@ def test_a_configuration_without_this_member_ends_the_attempt() -> None:
     other = Ballot(1, B)
     entry = configuration_entry(2, other, B, C)
     one.receive(B, Promise(OWN, Refusal.NONE, OWN, Position(other, 2), (entry,)))
+    assert one.local.role.value == "candidate"
     one.receive(C, Promise(OWN, Refusal.NONE, OWN, START))
     assert not one.local.leads
+    assert one.local.role is Role.UNJOINED
+    assert one.replica.election.candidacy is None
 
 
 def test_back_off_is_bounded() -> None:
@@ -283,3 +286,22 @@ def test_an_asked_for_election_ends_without_answers() -> None:
     one.turn(events.StartElection())
     found = one.tick(2.1)
     assert of_kind(found, effects.ElectionEnded)[0].refusal
+
+
+def test_a_candidacy_goes_on_as_long_as_it_gets_further() -> None:
+    one = One()
+    grant(one, stand(one))
+    election, other = one.replica.election, Ballot(1, B)
+    first = Promise(OWN, Refusal.NONE, OWN, Position(other, 9), (noop(2, other),), True)
+    one.receive(B, first)
+    one.now += 0.9
+    one.receive(B, PromisePart(OWN, 3, (noop(3, other),), True))
+    moved = one.now
+    one.now = election.deadline
+    assert one.now < moved + 1.0
+    one.tick()
+    assert one.local.role.value == "candidate"
+    assert election.deadline == moved + 1.0
+    one.now = election.deadline
+    one.tick()
+    assert one.local.role is Role.FOLLOWER

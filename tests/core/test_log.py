@@ -154,3 +154,20 @@ def test_any_sequence_of_merges_keeps_the_invariants() -> None:
             log.check()
             if draw.random() < 0.2:
                 commit = draw.randint(commit, log.last_seq)
+
+
+@pytest.mark.parametrize("damage", ["an entry", "a stray entry", "ballots", "durable"])
+def test_a_broken_log_does_not_pass_its_check(damage: str) -> None:
+    log = make(noop(1, FIRST), noop(2, SECOND), noop(3, SECOND))
+    log.evict(1, 0)
+    log.check()
+    if damage == "an entry":
+        log._entries[4] = log._entries.pop(3)
+    elif damage == "a stray entry":
+        log._entries[1] = noop(1, FIRST)
+    elif damage == "ballots":
+        log._run_ballots.reverse()
+    else:
+        log.durable_seq = 4
+    with pytest.raises(LogError):
+        log.check()

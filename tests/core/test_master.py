@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.local import Limits
+from clusterconsensus.consensus.master import GROUP_OVERHEAD_BYTES
 from clusterconsensus.consensus.messages import (
     Accept,
     Accepted,
@@ -20,7 +23,12 @@ from clusterconsensus.consensus.messages import (
     SubmitReply,
 )
 from clusterconsensus.consensus.progress import Progress
-from clusterconsensus.consensus.sessions import CloseSessions, decode_groups, encode_requests
+from clusterconsensus.consensus.sessions import (
+    CloseSessions,
+    decode_groups,
+    decode_session_order,
+    encode_requests,
+)
 from clusterconsensus.consensus.types import NOBODY, Ballot, EntryKind, Position, Role
 from tests.core.one import FIRST, A, B, C, D, One, configuration_entry, noop, of_kind, sent
 
@@ -307,3 +315,80 @@ def test_a_disconnected_follower_is_probed_from_what_it_surely_holds() -> None:
     progress = one.replica.master.progress[B]
     assert (progress.probing, progress.match) == (True, 2)
     assert progress.next == 3
+
+
+def test_a_gap_in_what_was_never_sent_changes_nothing() -> None:
+    one = led()
+    one.receive(C, Accepted(one.ballot, 0, 1, 0, 0))
+    progress = one.replica.master.progress[C]
+    before = (progress.next, progress.probing)
+    assert before == (3, False)
+    found = one.receive(C, Reject(one.ballot, Refusal.GAP, one.ballot, 99, 50, 1))
+    found += one.receive(C, Reject(one.ballot, Refusal.LOWER, one.ballot, 2, 0, 1))
+    found += one.receive(C, Reject(FIRST, Refusal.GAP, FIRST, 2, 0, 1))
+    assert (progress.next, progress.probing) == before
+    assert not of_kind(found, effects.Halt)
+    one.receive(C, Reject(one.ballot, Refusal.GAP, one.ballot, 2, 0, 1))
+    assert (progress.next, progress.probing) == (1, True)
+
+
+def test_only_a_master_closes_sessions() -> None:
+    order = CloseSessions(((1, 1.0),))
+    one = led()
+    one.turn(events.CloseSessionsLocal(order))
+    entry = one.local.log.entry(3)
+    assert (entry.kind, decode_session_order(entry.payload)) == (EntryKind.SESSION, order)
+    assert 3 not in one.replica.master.origins, "nobody waits for it"
+    # One that has committed nothing of its own does not know what is idle.
+    one.local.role = Role.PENDING_MASTER
+    one.turn(events.CloseSessionsLocal(order))
+    assert one.local.log.last_seq == 3
+
+
+def test_session_entries_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterconsensus.consensus.master.MAX_SESSION_ORDERS", 2)
+    one = led()
+    order = events.CloseSessionsLocal(CloseSessions(((1, 1.0),)))
+    asks = [events.OpenSessionLocal(nonce) for nonce in (1, 2, 3)]
+    one.turn(*asks, order)
+    assert one.local.log.last_seq == 4
+    one.turn(order, order, order, asks[2])
+    assert one.local.log.last_seq == 6
+    one.turn(asks[2])
+    assert one.local.log.last_seq == 7
+
+
+def test_what_waits_for_the_disk_counts_as_staged() -> None:
+    one = led(Limits(max_staged_bytes=400))
+    found = one.turn(*(events.SubmitLocal(number, group(number, 200)) for number in (1, 2)))
+    assert of_kind(found, effects.SubmitRefused) == [effects.SubmitRefused(2, True)]
+
+
+def test_a_mastership_begins_with_nothing_staged() -> None:
+    size = len(group(1, 200).body) + GROUP_OVERHEAD_BYTES
+    one = led(Limits(max_staged_bytes=size))
+    one.slow = True
+    one.turn(events.SubmitLocal(1, group(1, 200)))
+    one.receive(C, Reject(one.ballot, Refusal.LOWER, Ballot(9, C), 2, 0, 1))
+    assert not one.local.leads
+    one.slow = False
+    one.turn(events.Persisted(one.local.tickets[-1].number))
+    one.now = one.replica.election.deadline
+    one.tick()
+    ballot, last = Ballot(10, A), one.local.log.last
+    one.receive(B, ProbeReply(ballot, Refusal.NONE, FIRST, last))
+    one.receive(B, Promise(ballot, Refusal.NONE, ballot, last))
+    ack(one, last.seq + 1)
+    assert (one.local.role, one.local.commit) == (Role.MASTER, last.seq + 1)
+    # There is room for exactly one.
+    assert not of_kind(one.turn(events.SubmitLocal(2, group(2, 200))), effects.SubmitRefused)
+    assert of_kind(one.turn(events.SubmitLocal(3, group(3, 200))), effects.SubmitRefused)
+
+
+def test_who_does_not_lead_has_no_heartbeats_to_send() -> None:
+    one = One(voters=(A,))
+    one.slow = True
+    for _ in range(3):
+        one.tick(0.1)
+        assert not one.local.leads
+        assert one.replica.master.deadline == math.inf

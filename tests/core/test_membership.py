@@ -252,3 +252,13 @@ def test_who_was_quick_once_and_has_fallen_behind_is_not_promoted() -> None:
     catch_up(one, D)  # the long round ends
     catch_up(one, D)  # a quick one
     assert list(one.local.log.voters) == [A, B, C, D]
+
+
+def test_questions_differ_and_those_of_another_run_do_too() -> None:
+    asked = []
+    for chance in (0.25, 0.5):
+        one = led()
+        one.chance = chance
+        asked.append(asked_nonce(ask(one, NEW, 1)))
+        asked.append(asked_nonce(ask(one, Member("e", "e:1"), 2)))
+    assert len(set(asked)) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.messages import (
     Accept,
@@ -98,3 +100,15 @@ def test_a_lone_voter_reads_at_once() -> None:
     one.tick()
     assert one.local.role.value == "master"
     assert of_kind(one.turn(events.ReadLocal(1)), effects.ReadReady)
+
+
+def test_questions_beyond_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterconsensus.consensus.reads.MAX_WAITING_READS", 2)
+    one = led()
+    number = rounds(one.turn(*(events.ReadLocal(nonce) for nonce in (1, 2, 3))))
+    found = one.receive(B, Accepted(one.ballot, 2, number, 0, 0))
+    assert [ready.nonce for ready in of_kind(found, effects.ReadReady)] == [1, 2]
+    # The limit is on what waits for a round: there is room again.
+    number = rounds(one.turn(events.ReadLocal(4)))
+    found = one.receive(B, Accepted(one.ballot, 2, number, 0, 0))
+    assert [ready.nonce for ready in of_kind(found, effects.ReadReady)] == [4]

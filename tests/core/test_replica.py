@@ -152,3 +152,21 @@ def test_a_broken_invariant_halts(damage: str) -> None:
         one.replica.master.ballot = FIRST
     assert of_kind(one.turn(), effects.Halt)
     assert one.tick(1.0) == []
+
+
+def test_the_attempts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterconsensus.consensus.replica.MAX_SESSIONS_SEEN", 2)
+    one = One()
+    one.lead()
+    body = encode_requests([b"x"])
+
+    def submit(session: int, attempt: int) -> bool:
+        """Whether the attempt is taken."""
+        before = one.local.log.last_seq
+        one.receive(B, messages.Submit(attempt, messages.Group(session, 1, 1, 1, body)))
+        return one.local.log.last_seq > before
+
+    assert [submit(1, 1), submit(2, 1), submit(1, 2), submit(3, 1)] == [True] * 4
+    assert not submit(1, 2), "the session that was used lately is remembered"
+    assert not submit(3, 1)
+    assert submit(2, 1), "the one that was longest idle is not"

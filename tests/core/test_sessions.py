@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from clusterconsensus.consensus.messages import Group
 from clusterconsensus.consensus.sessions import (
     CloseSessions,
     NewSession,
     SessionTable,
     decode_session_order,
+    encode_requests,
     encode_session_order,
+    is_well_formed,
 )
 from tests.core.one import A, B
 
@@ -93,3 +98,26 @@ def test_beyond_the_limit_the_longest_idle_goes() -> None:
 def test_orders_survive_their_encoding() -> None:
     for order in (NewSession(A, 7), CloseSessions(((5, 1.5), (6, 2.5)))):
         assert decode_session_order(encode_session_order(order)) == order
+
+
+@pytest.mark.parametrize(
+    ("first", "acked_below", "count", "fine"),
+    [
+        (5, 0, 2, True),
+        (5, 5, 2, True),
+        (5, 6, 2, False),
+        (5, -1, 2, False),
+        (5, 1, 1, False),
+        (5, 1, 3, False),
+        (-5, -5, 2, False),
+    ],
+)
+def test_a_group_holds_what_it_says(first: int, acked_below: int, count: int, fine: bool) -> None:
+    body = encode_requests([b"x", b"y"])
+    group = Group(session=1, acked_below=acked_below, first=first, count=count, body=body)
+    assert is_well_formed(group) is fine
+
+
+@pytest.mark.parametrize("body", [encode_requests([]), b"", b"\xc1", b"\x91" * 100_000])
+def test_a_group_of_nothing_is_none(body: bytes) -> None:
+    assert not is_well_formed(Group(session=1, acked_below=0, first=1, count=0, body=body))

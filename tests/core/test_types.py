@@ -10,6 +10,7 @@ from clusterconsensus.consensus.types import (
     Configuration,
     Entry,
     EntryKind,
+    Member,
     Position,
     Standing,
     incarnation,
@@ -66,3 +67,16 @@ def test_a_configuration_knows_its_voters_and_seats() -> None:
 
 def test_an_entry_names_itself() -> None:
     assert str(noop(3, Ballot(2, B))) == "3@2:b NOOP"
+
+
+def test_a_seat_knows_the_member_as_an_operator_names_it() -> None:
+    held = seat(B)
+    assert held.member == Member("b", "b:1")
+    assert str(held.member) == "b (b:1)"
+    assert held.incarnation == B
+
+
+def test_an_entry_of_an_unknown_kind_can_be_named() -> None:
+    """Whoever halts because of it says which it was."""
+    entry = msgspec.structs.replace(noop(3, 1), kind=77)
+    assert str(entry).endswith("of the unknown kind 77")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from clusterconsensus.consensus.effects import Persist
+from clusterconsensus.consensus.types import ZERO
 from clusterconsensus.errors import DamagedError, StorageError, WrongDirectoryError
 from clusterconsensus.simulation.content import Image
 from clusterconsensus.simulation.disk import Disk
@@ -296,3 +297,109 @@ def test_a_damaged_identity_is_refused() -> None:
     files.names[f"{PATH}/{IDENTITY}"].cached[12] ^= 1
     with pytest.raises(DamagedError, match="identity is damaged"):
         open_directory(files, PATH, "shop", "a", DISK)
+
+
+def test_damage_before_a_segment_whose_first_write_was_torn() -> None:
+    """The torn write came after all before it was durable; so what is missing there was."""
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files)
+    for unit in UNITS[:4]:
+        journal.append([unit])
+    end = used(files, FIRST)
+    assert used(files, SECOND) > HEADER_BYTES
+    # The first write to the second segment is torn in its first record ...
+    torn = changed(files, SECOND, HEADER_BYTES + 20, b"\xff")
+    assert open_journal(copy(torn)).recovered.torn is not None
+    # ... and the last batch of the first segment is damaged too.
+    damaged = changed(torn, FIRST, end - 20, b"\xff\xff\xff\xff")
+    before = contents(damaged)
+    with pytest.raises(DamagedError, match=r"00000001\.log: no valid batch .*00000002\.log is in"):
+        open_journal(damaged)
+    assert contents(damaged) == before
+
+
+def began(encoder: Encoder, offset: int) -> None:
+    """What comes now says that its write began at an offset."""
+    encoder._group = offset
+
+
+FORGED: dict[str, tuple[str, Callable[[Encoder], None]]] = {
+    "a lower promise": ("promises 1:a after 2:a", lambda e: e.promise(ballot(1))),
+    "a gap": ("holds sequence 5 after 3", lambda e: e.entry(entry(5))),
+    "an entry twice": ("holds sequence 3 after 3", lambda e: e.entry(entry(3))),
+    "a beginning in the middle": ("a segment starts here", lambda e: e.start(ballot(2), 3)),
+    "a write that began before": ("began elsewhere", lambda e: began(e, HEADER_BYTES)),
+    "a write that begins behind": ("began elsewhere", lambda e: began(e, e.offset + 8)),
+    "another batch": ("closes batch 9", lambda e: setattr(e, "number", 8)),
+    "another history": ("with other content", lambda e: setattr(e, "chain", e.chain ^ 1)),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_whole_record_that_belongs_elsewhere_is_damage(what: str) -> None:
+    """Each has a good checksum; the journal writes no such thing, so it is put together by hand."""
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(2), None, entries(1, 3))])
+    at = used(files, FIRST)
+
+    def behind(forge: Callable[[Encoder], None] | None) -> Disk:
+        tip = journal._tip
+        encoder = Encoder(file_seed(DISK, 1), at, tip.batch, tip.chain, 3)
+        if what == "a write that began before":
+            encoder.entry(entry(4))
+        if forge is not None:
+            forge(encoder)
+        if what == "a write that began before":
+            encoder.entry(entry(5))
+        encoder.trailer(5 if what == "a write that began before" else 3, 3)
+        return changed(files, FIRST, at, b"".join(encoder.pieces))
+
+    problem, forge = FORGED[what]
+    assert open_journal(behind(None)).recovered.last_seq >= 3, "without the forgery all is well"
+    with pytest.raises(DamagedError, match=f"does not belong there: .*{problem}"):
+        open_journal(behind(forge))
+
+
+@pytest.mark.parametrize(
+    ("number", "with_start", "problem"),
+    [(0, True, ""), (5, True, "continues from batch 5"), (0, False, "a segment starts here")],
+)
+def test_the_first_segment_begins_with_nothing(number: int, with_start: bool, problem: str) -> None:
+    files = Disk()
+    make_directory(files)
+    open_journal(files)
+    encoder = Encoder(file_seed(DISK, 1), HEADER_BYTES, number, 0, 0)
+    if with_start:
+        encoder.start(ZERO, 0)
+    encoder.promise(ballot(1))
+    encoder.trailer(0, 0)
+    forged = changed(files, FIRST, HEADER_BYTES, b"".join(encoder.pieces))
+    if problem:
+        with pytest.raises(DamagedError, match=f"does not belong there: .*{problem}"):
+            open_journal(forged)
+    else:
+        assert open_journal(forged).recovered.promised == ballot(1)
+
+
+def test_a_scan_tells_each_whole_batch() -> None:
+    told: list[tuple[str, int, int, int]] = []
+    files = made()
+    Scan(
+        files,
+        PATH,
+        DISK,
+        on_trailer=lambda segment, record, trailer: told.append(
+            (segment.path, trailer.number, record.seq, trailer.commit)
+        ),
+    ).run()
+    assert told == [
+        (FIRST, 1, 0, 0),
+        (FIRST, 2, 4, 1),
+        (FIRST, 3, 5, 3),
+        (SECOND, 4, 9, 5),
+        (SECOND, 5, 12, 9),
+        (SECOND, 6, 12, 12),
+    ]

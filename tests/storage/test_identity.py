@@ -195,3 +195,75 @@ def test_the_lock_dies_with_its_process(tmp_path: Path, how: signal.Signals | No
     directory = open_directory(RealFiles(), path, "shop", "a", DISK)
     assert directory.identity.disk_id == "0" * 32
     directory.close()
+
+
+def test_nobody_is_without_a_name() -> None:
+    files = Disk()
+    with pytest.raises(BrokenInvariantError, match="disk's id is never empty"):
+        open_directory(files, PATH, "shop", "a", "")
+    directory = open_directory(files, PATH, "shop", "a", DISK)  # and the lock was given back
+    open_journal(files)
+    with pytest.raises(BrokenInvariantError, match="cluster's id is never empty"):
+        directory.join("")
+    assert directory.identity.cluster_id == ""
+    directory.join("c1")
+
+
+@pytest.mark.parametrize("operation", ["make_directory", "lock"])
+def test_no_space_for_the_directory(operation: str) -> None:
+    files = Disk()
+    files.before = failing(operation, OSError(errno.ENOSPC, "full"))
+    with pytest.raises(DiskFullError, match="full"):
+        open_directory(files, PATH, "shop", "a", DISK)
+    files.before = None
+    open_directory(files, PATH, "shop", "a", DISK)
+
+
+def test_an_identity_that_cannot_be_made_durable_is_not_believed() -> None:
+    """It may stand in the page cache only: a crash came before the directory was synced (C-6)."""
+    files = Disk()
+    open_directory(files, PATH, "shop", "a", DISK).close()
+    files.before = failing("sync_directory", OSError(errno.EIO, "broken"))
+    with pytest.raises(StoragePoisonedError, match=r"cannot be made durable: .*broken"):
+        open_directory(files, PATH, "shop", "a", "")
+    files.before = None
+    assert open_directory(files, PATH, "shop", "a", "").identity.disk_id == DISK
+
+
+def test_an_identity_that_cannot_be_read() -> None:
+    files = Disk()
+    open_directory(files, PATH, "shop", "a", DISK).close()
+    files.fail_next("read", OSError(errno.EIO, "broken"))
+    with pytest.raises(StorageError, match=r"cannot be read: .*broken"):
+        open_directory(files, PATH, "shop", "a", "")
+    assert read_identity(files, PATH) is not None
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_identity(files, "/nowhere")
+
+
+def test_an_identity_that_reads_back_otherwise_is_not_used() -> None:
+    class Forgetful(Disk):
+        def read(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
+            data = super().read(path, offset, size)
+            return bytes(len(data)) if path.endswith(".new") else data
+
+    files = Forgetful()
+    with pytest.raises(StoragePoisonedError, match="reads back other"):
+        open_directory(files, PATH, "shop", "a", DISK)
+    assert IDENTITY not in files.list_directory(PATH)
+
+
+def test_a_path_that_leads_nowhere_ends_the_search_for_its_beginning() -> None:
+    files = Disk()
+    files.directories.clear()
+    with pytest.raises(StorageError, match="cannot be opened"):
+        open_directory(files, PATH, "shop", "a", DISK)
+
+
+def test_a_well_sealed_identity_of_another_shape_is_damage() -> None:
+    files = Disk()
+    open_directory(files, PATH, "shop", "a", DISK).close()
+    line = b'{"format_version":1,"cluster":5}\n'
+    files.names[f"{PATH}/{IDENTITY}"].cached[:] = line + f"{crc32(line):08x}\n".encode()
+    with pytest.raises(DamagedError, match="identity is damaged"):
+        open_directory(files, PATH, "shop", "a", DISK)

@@ -24,7 +24,7 @@ from clusterconsensus.errors import (
 )
 from clusterconsensus.simulation.disk import Disk
 from clusterconsensus.simulation.power import crash_states, whole_writes
-from clusterconsensus.storage.files import Files, RealFiles
+from clusterconsensus.storage.files import Files, RealFiles, WritableFile
 from clusterconsensus.storage.index import SPACING_BYTES
 from clusterconsensus.storage.journal import Journal
 from tests.storage.model import (
@@ -487,3 +487,54 @@ def test_any_history_comes_back(
     journal = open_journal(files)
     assert expected.matches(journal)
     assert journal.recovered.commit_hint == expected.commit
+
+
+@pytest.fixture
+def half_made() -> tuple[Disk, Journal]:
+    """A journal that has begun to make its second segment."""
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files, segment_bytes=2048 * KIB)
+    journal.append([Persist(1, None, None, (entry(1, 1, bytes(1100 * KIB)),))])
+    assert journal.prepare_next()
+    assert unfinished(files)
+    return files, journal
+
+
+def unfinished(files: Disk) -> list[str]:
+    return [name for name in files.names if name.endswith(".new")]
+
+
+def test_a_segment_that_is_made_too_small_is_made_anew(half_made: tuple[Disk, Journal]) -> None:
+    files, journal = half_made
+    large = entry(2, 1, bytes(3000 * KIB))
+    journal.append([Persist(2, None, None, (large,))])
+    assert unfinished(files) == []
+    assert files.size(f"{PATH}/journal-00000002.log") > 3000 * KIB
+    assert open_journal(files).read(2, 2, 1) == [large]
+
+
+def test_closing_leaves_nothing_half_made(half_made: tuple[Disk, Journal]) -> None:
+    files, journal = half_made
+    journal.close(1)
+    assert unfinished(files) == []
+    assert open_journal(files).recovered.clean
+
+
+def test_a_poisoned_journal_that_holds_no_file_is_let_go_of() -> None:
+    """The first segment was replaced by a larger one, which could not be opened."""
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files)
+
+    def fail(path: str) -> WritableFile:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    files.open = fail  # type: ignore[method-assign]  # no descriptors are left
+    with pytest.raises(StoragePoisonedError, match="too many open files"):
+        journal.append([Persist(1, None, None, (entry(1, 1, bytes(20 * KIB)),))])
+    journal.close(0)
+    with pytest.raises(StoragePoisonedError):
+        journal.read(1, 1, 1)
+    again = Disk(files.snapshot_image())
+    assert open_journal(again).recovered.last_seq == 0

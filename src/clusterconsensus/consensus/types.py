@@ -93,7 +93,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.crc == expected
 
     def __str__(self) -> str:
-        return f"{self.seq}@{self.ballot} {EntryKind(self.kind).name}"
+        known = self.kind in tuple(EntryKind)  # a defect elsewhere must not become one here
+        kind = EntryKind(self.kind).name if known else f"of the unknown kind {self.kind}"
+        return f"{self.seq}@{self.ballot} {kind}"
 
 
 def _crc(seq: int, ballot: Ballot, kind: int, time: float, payload: bytes) -> int:

@@ -165,7 +165,10 @@ def draw(
     strength = chance.choice((0.5, 1.0, 1.0, 2.0, 4.0))
     share = chance.choice((0.3, 0.7, 1.0, 1.5))
     drawn = tuple(
-        fault.name for fault in FAULTS if chance.random() < min(0.9, fault.likely * share)
+        fault.name
+        for fault in FAULTS
+        # A source of its own for each, so that a new kind of fault leaves the others as they are.
+        if Random(f"{seed}/draw {fault.name}").random() < min(0.9, fault.likely * share)
     )
     for name in faults or ():
         if name not in BY_NAME:
