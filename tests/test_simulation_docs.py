@@ -12,7 +12,7 @@ import pytest
 
 from clusterconsensus import simulation
 from clusterconsensus.simulation.mutants import MUTANTS
-from clusterconsensus.simulation.plan import FAULTS
+from clusterconsensus.simulation.trouble.plan import FAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")

@@ -23,14 +23,15 @@ import pytest
 
 from clusterconsensus.cli import explore, main, progress, simulate
 from clusterconsensus.consensus.acceptor import Acceptor
-from clusterconsensus.simulation import mutants, runner, seeds
+from clusterconsensus.simulation import mutants
 from clusterconsensus.simulation import states as kit
 from clusterconsensus.simulation.explorer import Progress
 from clusterconsensus.simulation.mutants import MUTANTS, Kill, Mutant
 from clusterconsensus.simulation.mutants.table import instead
-from clusterconsensus.simulation.plan import FAULTS, Plan
-from clusterconsensus.simulation.seeds import Result, Violation
+from clusterconsensus.simulation.running import runner, seeds
+from clusterconsensus.simulation.running.seeds import Result, Violation
 from clusterconsensus.simulation.states import Findings
+from clusterconsensus.simulation.trouble.plan import FAULTS, Plan
 
 QUICK = ["--members", "3", "--seconds", "1", "--faults", "cut,loss,kill"]
 FRAGILE = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from clusterconsensus.consensus.types import (
@@ -78,5 +79,5 @@ def test_a_seat_knows_the_member_as_an_operator_names_it() -> None:
 
 def test_an_entry_of_an_unknown_kind_can_be_named() -> None:
     """Whoever halts because of it says which it was."""
-    entry = msgspec.structs.replace(noop(3, 1), kind=77)
+    entry = msgspec.structs.replace(noop(3, Ballot(2, B)), kind=77)
     assert str(entry).endswith("of the unknown kind 77")

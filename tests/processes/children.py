@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 import clusterconsensus
-from clusterconsensus.simulation.history import Operation
-from clusterconsensus.simulation.linearizability import check as linearizable
-from clusterconsensus.simulation.models import MapModel
+from clusterconsensus.simulation.judges.history import Operation
+from clusterconsensus.simulation.judges.linearizability import check as linearizable
+from clusterconsensus.simulation.judges.models import MapModel
 from tests.processes.member import Order
 from tests.processes.operations import gathered, outcomes, placed
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from clusterconsensus.simulation.history import NEVER, Operation, describe
+from clusterconsensus.simulation.judges.history import NEVER, Operation, describe
 from tests.processes.clients import Call, Return
 
 _decode = msgspec.json.Decoder(Call | Return).decode

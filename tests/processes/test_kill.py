@@ -1,7 +1,7 @@
 """``kill -9``, ``SIGSTOP`` and restarts of real processes, with writers at work all the time.
 
 What clients of a replicated map do and are told meanwhile is written down by each process and
-judged in the end by the judge of the simulator, ``clusterconsensus.simulation.linearizability``.
+judged in the end by the judge of the simulator (``simulation.judges.linearizability``).
 
 ``CLUSTERCONSENSUS_KILL_CYCLES`` sets the number of cycles, ``CLUSTERCONSENSUS_KILL_SEED`` the seed.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from clusterconsensus.simulation.history import Operation
-from clusterconsensus.simulation.linearizability import Verdict
-from clusterconsensus.simulation.linearizability import check as linearizable
-from clusterconsensus.simulation.models import MapModel
+from clusterconsensus.simulation.judges.history import Operation
+from clusterconsensus.simulation.judges.linearizability import Verdict
+from clusterconsensus.simulation.judges.linearizability import check as linearizable
+from clusterconsensus.simulation.judges.models import MapModel
 from tests.processes.children import Group, check, until
 from tests.processes.operations import with_a_stale_read
 

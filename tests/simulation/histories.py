@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, NamedTuple
 
-from clusterconsensus.simulation.history import History, Operation
-from clusterconsensus.simulation.linearizability import Verdict
-from clusterconsensus.simulation.models import (
+from clusterconsensus.simulation.judges.history import History, Operation
+from clusterconsensus.simulation.judges.linearizability import Verdict
+from clusterconsensus.simulation.judges.models import (
     BankModel,
     BankState,
     CounterModel,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from clusterconsensus.simulation.recording import Recorder, Recording
+from clusterconsensus.simulation.telling.recording import Recorder, Recording
 
 HOSTILE = (
     "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \"' \u2028 @@DATA@@ ü"

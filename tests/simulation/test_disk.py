@@ -8,9 +8,14 @@ from random import Random
 
 import pytest
 
-from clusterconsensus.simulation.content import SECTOR_BYTES, Content, Image
-from clusterconsensus.simulation.disk import HOLDER, Disk, PowerFailure
-from clusterconsensus.simulation.power import MOST_WRITES, crash_states, every_cut, whole_writes
+from clusterconsensus.simulation.journals.power import (
+    MOST_WRITES,
+    crash_states,
+    every_cut,
+    whole_writes,
+)
+from clusterconsensus.simulation.world.content import SECTOR_BYTES, Content, Image
+from clusterconsensus.simulation.world.disk import HOLDER, Disk, PowerFailure
 from clusterconsensus.storage.files import LockHeldError, WritableFile
 
 A = "/a"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from clusterconsensus.simulation.history import NEVER, History, describe
+from clusterconsensus.simulation.judges.history import NEVER, History, describe
 
 
 def test_steps_order_what_happens_in_one_instant() -> None:

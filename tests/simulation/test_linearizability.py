@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from clusterconsensus.simulation.history import Operation
-from clusterconsensus.simulation.linearizability import check
+from clusterconsensus.simulation.judges.history import Operation
+from clusterconsensus.simulation.judges.linearizability import check
 from tests.simulation.histories import (
     BANK,
     COUNTER,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from clusterconsensus.simulation.guard import RealWorldError
-from clusterconsensus.simulation.loop import (
+from clusterconsensus.simulation.world.guard import RealWorldError
+from clusterconsensus.simulation.world.loop import (
     Killed,
     SimulatedLoop,
     StalledError,
@@ -154,7 +154,7 @@ def test_a_run_has_an_end() -> None:
 
 
 def test_time_that_stands_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterconsensus.simulation.loop.MAX_EVENTS_IN_ONE_INSTANT", 1_000)
+    monkeypatch.setattr("clusterconsensus.simulation.world.loop.MAX_EVENTS_IN_ONE_INSTANT", 1_000)
 
     async def main() -> None:
         for _ in range(10_000):

@@ -10,14 +10,14 @@ import pytest
 from clusterconsensus.errors import OutcomeUnknownError
 from clusterconsensus.settings import KIB, Settings
 from clusterconsensus.simulation.cluster import Cluster
-from clusterconsensus.simulation.disk import PowerFailure
-from clusterconsensus.simulation.invariants import BrokenError
-from clusterconsensus.simulation.loop import World
+from clusterconsensus.simulation.judges.invariants import BrokenError
+from clusterconsensus.simulation.judges.models import CounterState
+from clusterconsensus.simulation.judges.platter import Platter
 from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.models import CounterState
-from clusterconsensus.simulation.platter import Platter
 from clusterconsensus.simulation.trouble.rotting import damage
-from clusterconsensus.simulation.worker import SimulatedWorker
+from clusterconsensus.simulation.world.disk import PowerFailure
+from clusterconsensus.simulation.world.loop import World
+from clusterconsensus.simulation.world.worker import SimulatedWorker
 
 
 def make(seed: int = 1) -> Cluster:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusterconsensus.codec import MsgpackCodec
-from clusterconsensus.simulation.models import (
+from clusterconsensus.simulation.judges.models import (
     BankModel,
     BankState,
     CounterModel,

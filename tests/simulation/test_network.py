@@ -10,8 +10,8 @@ import pytest
 
 from clusterconsensus.consensus.types import Member
 from clusterconsensus.errors import TransportError
-from clusterconsensus.simulation.loop import World
-from clusterconsensus.simulation.network import Network, SimulatedTransport
+from clusterconsensus.simulation.world.loop import World
+from clusterconsensus.simulation.world.network import Network, SimulatedTransport
 
 A, B, C = Member("a", "a"), Member("b", "b"), Member("c", "c")
 

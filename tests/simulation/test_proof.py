@@ -11,7 +11,7 @@ import os
 import pytest
 
 from clusterconsensus.simulation.explorer import Bounds, explore
-from clusterconsensus.simulation.runner import Options, run_seeds
+from clusterconsensus.simulation.running.runner import Options, run_seeds
 
 SEEDS = int(os.environ.get("PROOF_SEEDS", "600"))
 

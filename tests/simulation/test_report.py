@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clusterconsensus.simulation.explanations import INVARIANTS, explain, explanation
-from clusterconsensus.simulation.recording import Finding, Recorder, Recording, Span
-from clusterconsensus.simulation.report import render, verdict
+from clusterconsensus.simulation.telling.explanations import INVARIANTS, explain, explanation
+from clusterconsensus.simulation.telling.recording import Finding, Recorder, Recording, Span
+from clusterconsensus.simulation.telling.report import render, verdict
 
 from .synthetic import HOSTILE, long_run, lost_write
 

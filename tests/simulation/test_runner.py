@@ -11,12 +11,18 @@ import msgspec
 import pytest
 
 from clusterconsensus.cli.main import build_parser
-from clusterconsensus.simulation import crew, runner, seeds
-from clusterconsensus.simulation.crew import DIED, Crew
-from clusterconsensus.simulation.plan import draw
-from clusterconsensus.simulation.runner import REQUIRED, Options, Summary, run_seed, run_seeds
-from clusterconsensus.simulation.seeds import Result, Violation
+from clusterconsensus.simulation.running import crew, runner, seeds
+from clusterconsensus.simulation.running.crew import DIED, Crew
+from clusterconsensus.simulation.running.runner import (
+    REQUIRED,
+    Options,
+    Summary,
+    run_seed,
+    run_seeds,
+)
+from clusterconsensus.simulation.running.seeds import Result, Violation
 from clusterconsensus.simulation.states import LoadError
+from clusterconsensus.simulation.trouble.plan import draw
 
 QUICK = Options(members=3, seconds=1.0, faults=("cut", "loss", "kill"))
 

@@ -7,13 +7,13 @@ import pytest
 
 from clusterconsensus.errors import NotAppliedError
 from clusterconsensus.runtime.applier import Applier
-from clusterconsensus.simulation.history import History
-from clusterconsensus.simulation.judging import against_model, out_of_order
-from clusterconsensus.simulation.models import MapModel, MapState
+from clusterconsensus.simulation.judges.history import History
+from clusterconsensus.simulation.judges.models import MapModel, MapState
 from clusterconsensus.simulation.mutants import apply
-from clusterconsensus.simulation.plan import BY_NAME, FAULTS, Plan, draw
-from clusterconsensus.simulation.recording import Recorder
-from clusterconsensus.simulation.seeds import Result, run
+from clusterconsensus.simulation.running.seeds import Result, run
+from clusterconsensus.simulation.running.verdicts import against_model, out_of_order
+from clusterconsensus.simulation.telling.recording import Recorder
+from clusterconsensus.simulation.trouble.plan import BY_NAME, FAULTS, Plan, draw
 from clusterconsensus.simulation.workloads import BUILT_IN, OwnWorkload, built_in
 from clusterconsensus.state import Context
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from clusterconsensus.simulation.plan import Plan, draw
-from clusterconsensus.simulation.runner import Options, lost, run_seed
-from clusterconsensus.simulation.seeds import Result, Violation
-from clusterconsensus.simulation.shrinking import shrink
+from clusterconsensus.simulation.running.runner import Options, lost, run_seed
+from clusterconsensus.simulation.running.seeds import Result, Violation
+from clusterconsensus.simulation.running.shrinking import shrink
+from clusterconsensus.simulation.trouble.plan import Plan, draw
 
 BROKEN = Violation("safety", "I-4", "two logs part", 9.0)
 OTHER = Violation("safety", "I-1", "two logs part", 9.0)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from clusterconsensus import Context, State
-from clusterconsensus.simulation.sentinels import ForbiddenCallError, Watch, watched
 from clusterconsensus.simulation.states import (
     Finding,
     Findings,
@@ -23,6 +22,7 @@ from clusterconsensus.simulation.states import (
     load_workload,
     processes,
 )
+from clusterconsensus.simulation.states.sentinels import ForbiddenCallError, Watch, watched
 from tests.simulation import wrong_states
 from tests.simulation.wrong_states import workload
 

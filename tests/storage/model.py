@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.journal_model import (
+from clusterconsensus.simulation.journals.model import (
     DIRECTORY,
     DISK_ID,
     SEGMENT_BYTES,
@@ -16,6 +15,7 @@ from clusterconsensus.simulation.journal_model import (
     entry,
     read_all,
 )
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import Files
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal

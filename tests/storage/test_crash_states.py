@@ -12,11 +12,11 @@ import pytest
 
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.errors import StoragePoisonedError
-from clusterconsensus.simulation import journals
-from clusterconsensus.simulation.disk import Disk, DiskFile
-from clusterconsensus.simulation.journals import check_crash_states
-from clusterconsensus.simulation.lives import DisprovedError, Life, live
-from clusterconsensus.simulation.power import whole_writes
+from clusterconsensus.simulation.journals import checks as journals
+from clusterconsensus.simulation.journals.checks import check_crash_states
+from clusterconsensus.simulation.journals.lives import DisprovedError, Life, live
+from clusterconsensus.simulation.journals.power import whole_writes
+from clusterconsensus.simulation.world.disk import Disk, DiskFile
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal
 from clusterconsensus.storage.recovery import Scan

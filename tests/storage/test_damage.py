@@ -9,8 +9,8 @@ import pytest
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.types import ZERO
 from clusterconsensus.errors import DamagedError, StorageError, WrongDirectoryError
-from clusterconsensus.simulation.content import Image
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.content import Image
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.identity import IDENTITY, open_directory
 from clusterconsensus.storage.journal import Journal
 from clusterconsensus.storage.records import (

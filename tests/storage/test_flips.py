@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from clusterconsensus.simulation.journals import check_flips
+from clusterconsensus.simulation.journals.checks import check_flips
 from clusterconsensus.storage import identity, records, recovery
 from clusterconsensus.storage.recovery import Scan
 

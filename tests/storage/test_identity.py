@@ -21,14 +21,14 @@ from clusterconsensus.errors import (
     StoragePoisonedError,
     WrongDirectoryError,
 )
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import RealFiles
 from clusterconsensus.storage.identity import IDENTITY, open_directory, read_identity
 from tests.storage.model import DISK, PATH, after_power_failure, failing, open_journal
 
 HOLDER = """
 import sys
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import RealFiles
 from clusterconsensus.storage.identity import open_directory
 directory = open_directory(RealFiles(), sys.argv[1], "shop", "a", "0" * 32)

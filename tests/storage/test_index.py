@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterconsensus.consensus.effects import Persist
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.index import SPACING_BYTES, Index, Window
 from clusterconsensus.storage.records import HEADER_BYTES, Record, file_seed
 from clusterconsensus.storage.segments import segment_path

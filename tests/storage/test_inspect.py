@@ -15,7 +15,7 @@ from clusterconsensus.cli.inspect import run
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.types import Entry, EntryKind
 from clusterconsensus.errors import DamagedError
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import RealFiles
 from clusterconsensus.storage.identity import Directory, open_directory
 from clusterconsensus.storage.inspect import (

@@ -22,8 +22,8 @@ from clusterconsensus.errors import (
     StorageError,
     StoragePoisonedError,
 )
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.power import crash_states, whole_writes
+from clusterconsensus.simulation.journals.power import crash_states, whole_writes
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import Files, RealFiles, WritableFile
 from clusterconsensus.storage.index import SPACING_BYTES
 from clusterconsensus.storage.journal import Journal

@@ -23,11 +23,11 @@ from clusterconsensus.cli.failures import (
 from clusterconsensus.simulation import mutants
 from clusterconsensus.simulation.cores.fuzz import Schedule
 from clusterconsensus.simulation.cores.notes import Notes
-from clusterconsensus.simulation.explanations import RULES
 from clusterconsensus.simulation.mutants import Kill, Mutant, StaleMutantError
 from clusterconsensus.simulation.mutants.kills import EXPECT
-from clusterconsensus.simulation.recording import FindingKind, Recorder, Recording
-from clusterconsensus.simulation.seeds import Violation
+from clusterconsensus.simulation.running.seeds import Violation
+from clusterconsensus.simulation.telling.explanations import RULES
+from clusterconsensus.simulation.telling.recording import FindingKind, Recorder, Recording
 
 SHOWN_LINES = 12
 """How much of a story's end is shown."""

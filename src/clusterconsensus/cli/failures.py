@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TextIO
 
 from clusterconsensus.cli.writing import write_text
-from clusterconsensus.simulation.crew import DIED
-from clusterconsensus.simulation.explanations import explain
-from clusterconsensus.simulation.plan import BY_NAME, Plan
-from clusterconsensus.simulation.recording import Recorder, Recording
-from clusterconsensus.simulation.report import render
-from clusterconsensus.simulation.runner import Options, run_seed
-from clusterconsensus.simulation.seeds import Result, Violation
-from clusterconsensus.simulation.shrinking import BUDGET_RUNS, shrink
+from clusterconsensus.simulation.running.crew import DIED
+from clusterconsensus.simulation.running.runner import Options, run_seed
+from clusterconsensus.simulation.running.seeds import Result, Violation
+from clusterconsensus.simulation.running.shrinking import BUDGET_RUNS, shrink
+from clusterconsensus.simulation.telling.explanations import explain
+from clusterconsensus.simulation.telling.recording import Recorder, Recording
+from clusterconsensus.simulation.telling.report import render
+from clusterconsensus.simulation.trouble.plan import BY_NAME, Plan
 
 SAFETY, LIVENESS, CRASH = 1, 3, 4
 """Exit statuses."""

@@ -23,8 +23,7 @@ from clusterconsensus.cli import failures
 from clusterconsensus.cli.failures import CRASH, SAFETY, STATUS, NotRepeatedError
 from clusterconsensus.cli.progress import progress
 from clusterconsensus.cli.writing import check_place
-from clusterconsensus.simulation.plan import BY_NAME, FAULTS
-from clusterconsensus.simulation.runner import (
+from clusterconsensus.simulation.running.runner import (
     BEYOND,
     Options,
     Summary,
@@ -32,7 +31,8 @@ from clusterconsensus.simulation.runner import (
     run_seed,
     run_seeds,
 )
-from clusterconsensus.simulation.seeds import Result
+from clusterconsensus.simulation.running.seeds import Result
+from clusterconsensus.simulation.trouble.plan import BY_NAME, FAULTS
 from clusterconsensus.simulation.workloads import BUILT_IN
 
 RARE_MISSING = 5

@@ -22,9 +22,9 @@ from clusterconsensus.simulation.cores import story as scripts
 from clusterconsensus.simulation.cores.expectations import StoryError
 from clusterconsensus.simulation.cores.notes import Notes
 from clusterconsensus.simulation.cores.story import Story
-from clusterconsensus.simulation.invariants import BrokenError
-from clusterconsensus.simulation.recording import FindingKind, Recorder
-from clusterconsensus.simulation.runner import Options
+from clusterconsensus.simulation.judges.invariants import BrokenError
+from clusterconsensus.simulation.running.runner import Options
+from clusterconsensus.simulation.telling.recording import FindingKind, Recorder
 
 SHIPPED = Path(stories.__file__).parent
 

@@ -11,38 +11,36 @@ happens. The command ``clusterconsensus simulate`` does the first two.
 Reading order
 =============
 
-*The world*: ``loop`` (virtual time, event loops), ``disk`` with ``content``, ``network``,
-``worker``, ``machine``, ``cluster``. *Trouble*: ``plan`` (what a seed does), ``injector`` (does
-it), ``clients`` and ``workloads``. *Judges*: ``invariants`` (cores), ``platter`` (what is durable),
-``witness`` (state machines), ``history``, ``models`` and ``linearizability`` (clients), ``seeds``
-(all of them, for one seed). *Telling*: ``trace``, ``recording``, ``report`` with ``explanations``.
+``world`` (virtual time, network, disks), ``judges`` (who believes nobody), ``machine`` and
+``cluster`` (participants on top of the one, watched by the other), ``workloads`` and ``clients``
+(work), ``trouble`` (what goes wrong, and the plan of it), ``running`` (one seed, many, a failing one
+made smaller), ``telling`` (the trace, the recording, the page).
 
 Beside whole clusters: ``cores`` with ``stories`` (bare cores, message by message), ``explorer``
-(every order of events of a small cluster), ``journals`` with ``power`` (every crash of a disk),
-``states`` with ``sentinels`` (users' state machines), ``mutants`` (deliberate bugs, which prove
-that the judges can fail).
+(every order of events of a small cluster), ``journals`` (every crash of a disk), ``states`` (users'
+state machines, by themselves), ``mutants`` (deliberate bugs, which prove that the judges can fail).
 """
 
 from __future__ import annotations
 
 from clusterconsensus.simulation.cluster import Cluster, LivenessError
-from clusterconsensus.simulation.disk import Disk, PowerFailure
-from clusterconsensus.simulation.guard import RealWorldError
-from clusterconsensus.simulation.history import History, Operation
-from clusterconsensus.simulation.invariants import BrokenError
-from clusterconsensus.simulation.loop import (
+from clusterconsensus.simulation.judges.history import History, Operation
+from clusterconsensus.simulation.judges.invariants import BrokenError
+from clusterconsensus.simulation.machine import GoneError, Machine
+from clusterconsensus.simulation.running.seeds import Result, Violation, run
+from clusterconsensus.simulation.states import Findings, check_state
+from clusterconsensus.simulation.telling.recording import Recorder, Recording
+from clusterconsensus.simulation.telling.report import render
+from clusterconsensus.simulation.trouble.plan import FAULTS, Action, Fault, Plan, draw
+from clusterconsensus.simulation.workloads import OwnWorkload, Workload
+from clusterconsensus.simulation.world.disk import Disk, PowerFailure
+from clusterconsensus.simulation.world.guard import RealWorldError
+from clusterconsensus.simulation.world.loop import (
     SimulatedLoop,
     StalledError,
     World,
 )
-from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.network import Network, SimulatedTransport
-from clusterconsensus.simulation.plan import FAULTS, Action, Fault, Plan, draw
-from clusterconsensus.simulation.recording import Recorder, Recording
-from clusterconsensus.simulation.report import render
-from clusterconsensus.simulation.seeds import Result, Violation, run
-from clusterconsensus.simulation.states import Findings, check_state
-from clusterconsensus.simulation.workloads import OwnWorkload, Workload
+from clusterconsensus.simulation.world.network import Network, SimulatedTransport
 
 __all__ = [
     "FAULTS",

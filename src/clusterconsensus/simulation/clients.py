@@ -25,9 +25,9 @@ from clusterconsensus.errors import (
 )
 from clusterconsensus.participant import Participant
 from clusterconsensus.simulation.cluster import Cluster
-from clusterconsensus.simulation.history import History, Operation
+from clusterconsensus.simulation.judges.history import History, Operation
+from clusterconsensus.simulation.judges.witness import Witness
 from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.witness import Witness
 from clusterconsensus.simulation.workloads import Workload
 
 Asking = Callable[[Participant[Any]], Awaitable[Any]]

@@ -20,13 +20,13 @@ from clusterconsensus.consensus.quorum import majority_size
 from clusterconsensus.consensus.types import EntryKind, Incarnation, Member, Role
 from clusterconsensus.participant import Participant
 from clusterconsensus.settings import Settings
-from clusterconsensus.simulation.invariants import BrokenError, decode_configuration, rule_of
-from clusterconsensus.simulation.loop import World
+from clusterconsensus.simulation.judges.invariants import BrokenError, decode_configuration, rule_of
+from clusterconsensus.simulation.judges.witness import ClusterGhost
 from clusterconsensus.simulation.machine import DIRECTORY, Life, Machine
-from clusterconsensus.simulation.network import Network
-from clusterconsensus.simulation.recording import MarkKind, Recorder, SpanKind
-from clusterconsensus.simulation.trace import Trace
-from clusterconsensus.simulation.witness import ClusterGhost
+from clusterconsensus.simulation.telling.recording import MarkKind, Recorder, SpanKind
+from clusterconsensus.simulation.telling.trace import Trace
+from clusterconsensus.simulation.world.loop import World
+from clusterconsensus.simulation.world.network import Network
 from clusterconsensus.state import Codec, State
 
 ResultT = TypeVar("ResultT")

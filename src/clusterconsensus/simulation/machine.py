@@ -22,12 +22,12 @@ from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member
 from clusterconsensus.errors import ConsensusError, DamagedError, StorageError, WrongDirectoryError
 from clusterconsensus.participant import Participant
 from clusterconsensus.runtime.environment import Environment
-from clusterconsensus.simulation.disk import Disk, PowerFailure
-from clusterconsensus.simulation.loop import SimulatedLoop
-from clusterconsensus.simulation.network import SimulatedTransport
-from clusterconsensus.simulation.platter import Platter
-from clusterconsensus.simulation.witness import Listener, Witness
-from clusterconsensus.simulation.worker import SimulatedWorker
+from clusterconsensus.simulation.judges.platter import Platter
+from clusterconsensus.simulation.judges.witness import Listener, Witness
+from clusterconsensus.simulation.world.disk import Disk, PowerFailure
+from clusterconsensus.simulation.world.loop import SimulatedLoop
+from clusterconsensus.simulation.world.network import SimulatedTransport
+from clusterconsensus.simulation.world.worker import SimulatedWorker
 
 if TYPE_CHECKING:
     from clusterconsensus.simulation.cluster import Cluster

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-from clusterconsensus.simulation.models import (
+from clusterconsensus.simulation.judges.models import (
     BankModel,
     BankState,
     CounterModel,

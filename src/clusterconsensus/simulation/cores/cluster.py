@@ -31,8 +31,8 @@ from clusterconsensus.simulation.cores.clients import Clients
 from clusterconsensus.simulation.cores.describe import describe, describe_entry
 from clusterconsensus.simulation.cores.member import Done, Member
 from clusterconsensus.simulation.cores.world import Packet, encode
-from clusterconsensus.simulation.invariants import BrokenError, rule_of
-from clusterconsensus.simulation.recording import Fate
+from clusterconsensus.simulation.judges.invariants import BrokenError, rule_of
+from clusterconsensus.simulation.telling.recording import Fate
 
 decode = msgspec.msgpack.Decoder(Message).decode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clusterconsensus.simulation.cores.member import Machine
-from clusterconsensus.simulation.invariants import BrokenError, Ghost
+from clusterconsensus.simulation.judges.invariants import BrokenError, Ghost
 
 __all__ = ["BrokenError", "CoreGhost"]
 

@@ -15,7 +15,7 @@ from clusterconsensus.consensus import effects
 from clusterconsensus.consensus.messages import Accept, Message
 from clusterconsensus.consensus.types import Role, member_id_of
 from clusterconsensus.simulation.cores.describe import describe
-from clusterconsensus.simulation.recording import Fate, MarkKind, Recorder, SpanKind
+from clusterconsensus.simulation.telling.recording import Fate, MarkKind, Recorder, SpanKind
 
 if TYPE_CHECKING:
     from clusterconsensus.simulation.cores.world import Packet

@@ -34,7 +34,7 @@ from clusterconsensus.consensus.types import ZERO, Ballot, Entry, EntryKind, Inc
 from clusterconsensus.simulation.explorer import checks
 from clusterconsensus.simulation.explorer.checks import Observation
 from clusterconsensus.simulation.explorer.freezing import Frozen, freeze, thaw
-from clusterconsensus.simulation.invariants import rule_of
+from clusterconsensus.simulation.judges.invariants import rule_of
 
 LIMITS = Limits(election_timeout_seconds=0, heartbeat_seconds=1, disk_timeout_seconds=1_000_000)
 """E of 0: who heard a master in an earlier turn does not count as hearing it, every timer has run

@@ -19,8 +19,7 @@ from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.consensus.types import Member as Peer
 from clusterconsensus.errors import StorageError, StoragePoisonedError
 from clusterconsensus.simulation.cores.story import Story
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.journal_model import (
+from clusterconsensus.simulation.journals.model import (
     DIRECTORY,
     DISK_ID,
     SEGMENT_BYTES,
@@ -28,6 +27,7 @@ from clusterconsensus.simulation.journal_model import (
     entries,
     read_all,
 )
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal
 from clusterconsensus.storage.records import HEADER_BYTES

@@ -19,18 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from clusterconsensus.simulation import plan, seeds, stories
+from clusterconsensus.simulation import stories
 from clusterconsensus.simulation.cores.expectations import StoryError
 from clusterconsensus.simulation.cores.fuzz import Schedule
 from clusterconsensus.simulation.cores.member import Member
 from clusterconsensus.simulation.cores.story import tell
 from clusterconsensus.simulation.cores.world import Packet, World
-from clusterconsensus.simulation.lives import DisprovedError, Drawn, Life, told, told_again
+from clusterconsensus.simulation.journals.lives import DisprovedError, Drawn, Life, told, told_again
+from clusterconsensus.simulation.journals.power import whole_writes
 from clusterconsensus.simulation.mutants.drills import DRILLS, quiet
 from clusterconsensus.simulation.mutants.outer_drills import OUTER_DRILLS
 from clusterconsensus.simulation.mutants.runtime_drills import RUNTIME_DRILLS
 from clusterconsensus.simulation.mutants.table import Mutant, replaced
-from clusterconsensus.simulation.power import whole_writes
+from clusterconsensus.simulation.running import seeds
+from clusterconsensus.simulation.trouble import plan
 
 EXPECT = "expect"
 """What a story reports that expects something else, without any rule being named."""

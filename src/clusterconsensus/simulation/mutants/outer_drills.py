@@ -25,11 +25,11 @@ from clusterconsensus.runtime.opening import Opened, open_member
 from clusterconsensus.runtime.submits import Submits
 from clusterconsensus.settings import Settings
 from clusterconsensus.simulation.cluster import Cluster
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.journal_model import DIRECTORY, SEGMENT_BYTES
-from clusterconsensus.simulation.loop import World
-from clusterconsensus.simulation.models import MapState
+from clusterconsensus.simulation.journals.model import DIRECTORY, SEGMENT_BYTES
+from clusterconsensus.simulation.judges.models import MapState
 from clusterconsensus.simulation.mutants.drills import expect
+from clusterconsensus.simulation.world.disk import Disk
+from clusterconsensus.simulation.world.loop import World
 from clusterconsensus.storage.identity import read_identity
 from clusterconsensus.transport import wire
 from clusterconsensus.transport.accept import AcceptedConnection, Acceptor

@@ -33,9 +33,9 @@ from clusterconsensus.runtime.questions import ReadQuestions
 from clusterconsensus.runtime.submits import Submits
 from clusterconsensus.runtime.writing import Writing
 from clusterconsensus.settings import Settings
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.journal_model import DIRECTORY, SEGMENT_BYTES, ballot
+from clusterconsensus.simulation.journals.model import DIRECTORY, SEGMENT_BYTES, ballot
 from clusterconsensus.simulation.mutants.drills import DrillError, expect
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.state import Context
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal

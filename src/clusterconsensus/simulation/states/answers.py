@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from clusterconsensus.simulation.sentinels import ADVICE, Watch, place
 from clusterconsensus.simulation.states.findings import Finding
 from clusterconsensus.simulation.states.loading import LoadedState
 from clusterconsensus.simulation.states.running import (
@@ -18,6 +17,7 @@ from clusterconsensus.simulation.states.running import (
     first_difference,
     perform,
 )
+from clusterconsensus.simulation.states.sentinels import ADVICE, Watch, place
 from clusterconsensus.state import State
 
 MAX_SENTINEL_FINDINGS = 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from clusterconsensus.simulation.sentinels import Watch
 from clusterconsensus.simulation.states.answers import (
     Trial,
     check_live_results,
@@ -23,6 +22,7 @@ from clusterconsensus.simulation.states.loading import (
 )
 from clusterconsensus.simulation.states.processes import compare_processes
 from clusterconsensus.simulation.states.running import FoundError, draw, place_in_log
+from clusterconsensus.simulation.states.sentinels import Watch
 from clusterconsensus.simulation.states.snapshots import check_install, check_snapshot
 from clusterconsensus.state import State
 

@@ -10,8 +10,8 @@ from typing import Any
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.cluster import Cluster
 from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.plan import Plan
-from clusterconsensus.simulation.recording import SpanKind
+from clusterconsensus.simulation.telling.recording import SpanKind
+from clusterconsensus.simulation.trouble.plan import Plan
 
 
 class Trouble:

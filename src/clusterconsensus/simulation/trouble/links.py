@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from clusterconsensus.simulation.network import KINDS
 from clusterconsensus.simulation.trouble.base import Trouble
+from clusterconsensus.simulation.world.network import KINDS
 
 
 class Links(Trouble):

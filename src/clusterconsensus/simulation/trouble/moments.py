@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from clusterconsensus.simulation.machine import Machine
-from clusterconsensus.simulation.network import kind_of
 from clusterconsensus.simulation.trouble.base import ignore
 from clusterconsensus.simulation.trouble.others import Others
+from clusterconsensus.simulation.world.network import kind_of
 
 ELECTIONS = frozenset(("Probe", "ProbeReply", "Prepare", "Promise", "PromisePull", "PromisePart"))
 

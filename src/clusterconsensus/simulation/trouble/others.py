@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 from typing import Any
 
-from clusterconsensus.simulation.invariants import BrokenError
+from clusterconsensus.simulation.judges.invariants import BrokenError
 from clusterconsensus.simulation.trouble.base import Trouble, ignore
 
 

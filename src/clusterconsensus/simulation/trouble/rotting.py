@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from clusterconsensus.simulation.content import SECTOR_BYTES
 from clusterconsensus.simulation.machine import Machine
+from clusterconsensus.simulation.world.content import SECTOR_BYTES
 from clusterconsensus.storage.records import HEADER_BYTES
 
 

@@ -21,7 +21,7 @@ from typing import Protocol
 from clusterconsensus.consensus import messages
 from clusterconsensus.consensus.types import Member
 from clusterconsensus.errors import TransportError
-from clusterconsensus.simulation.loop import SimulatedLoop, World
+from clusterconsensus.simulation.world.loop import SimulatedLoop, World
 from clusterconsensus.transport.base import Receiver
 from clusterconsensus.transport.wire import (
     FrameError,

@@ -25,7 +25,7 @@ from clusterconsensus.consensus.sessions import (
 )
 from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Incarnation
 from clusterconsensus.runtime.status import EventHandler
-from clusterconsensus.simulation.invariants import BrokenError, Ghost, Observed
+from clusterconsensus.simulation.judges.invariants import BrokenError, Ghost, Observed
 from clusterconsensus.state import Codec, Context, State
 
 HEAD_BYTES = 6

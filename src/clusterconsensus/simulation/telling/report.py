@@ -18,8 +18,8 @@ from importlib import resources
 
 import msgspec
 
-from clusterconsensus.simulation.explanations import explain
-from clusterconsensus.simulation.recording import Finding, Recording
+from clusterconsensus.simulation.telling.explanations import explain
+from clusterconsensus.simulation.telling.recording import Finding, Recording
 
 SCRIPTS = (
     "model.js",
@@ -41,7 +41,11 @@ _KINDS = {
 
 
 def _part(name: str) -> str:
-    return resources.files("clusterconsensus.simulation").joinpath("page", name).read_text("utf-8")
+    return (
+        resources.files("clusterconsensus.simulation.telling")
+        .joinpath("page", name)
+        .read_text("utf-8")
+    )
 
 
 def _hash(text: str) -> str:

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from clusterconsensus.simulation.disk import PowerFailure
-from clusterconsensus.simulation.loop import Handle, SimulatedLoop
+from clusterconsensus.simulation.world.disk import PowerFailure
+from clusterconsensus.simulation.world.loop import Handle, SimulatedLoop
 
 ResultT = TypeVar("ResultT")
 

@@ -22,15 +22,15 @@ import msgspec
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.clients import Clients, Habits
 from clusterconsensus.simulation.cluster import Cluster, LivenessError
-from clusterconsensus.simulation.history import Operation
-from clusterconsensus.simulation.injector import Injector
-from clusterconsensus.simulation.invariants import BrokenError
-from clusterconsensus.simulation.judging import Verdicts
-from clusterconsensus.simulation.loop import StalledError, World
+from clusterconsensus.simulation.judges.history import Operation
+from clusterconsensus.simulation.judges.invariants import BrokenError
 from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.plan import Plan
-from clusterconsensus.simulation.recording import Recorder, Recording
+from clusterconsensus.simulation.running.verdicts import Verdicts
+from clusterconsensus.simulation.telling.recording import Recorder, Recording
+from clusterconsensus.simulation.trouble.injector import Injector
+from clusterconsensus.simulation.trouble.plan import Plan
 from clusterconsensus.simulation.workloads import Workload, built_in
+from clusterconsensus.simulation.world.loop import StalledError, World
 
 HEALED_WITHIN_TIMEOUTS = 5
 """How many election timeouts after healing a change must be applied at the latest."""

@@ -24,8 +24,8 @@ from types import TracebackType
 
 import msgspec
 
-from clusterconsensus.simulation.runner import Options, lost, run_seed
-from clusterconsensus.simulation.seeds import Result
+from clusterconsensus.simulation.running.runner import Options, lost, run_seed
+from clusterconsensus.simulation.running.seeds import Result
 
 MAX_SEED_SECONDS = 300.0
 """Real seconds after which a seed is taken to run for ever. Usual ones take about one."""
@@ -36,7 +36,7 @@ KEPT_BYTES = 4096
 AHEAD = 4
 """How many seeds per worker may be done while an earlier one is still at work."""
 
-PROGRAM = "from clusterconsensus.simulation.crew import serve; serve()"
+PROGRAM = "from clusterconsensus.simulation.running.crew import serve; serve()"
 
 
 class Worker:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from clusterconsensus.simulation.content import Content, Image, put
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.content import Content, Image, put
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.files import parent_of
 
 MOST_WRITES = 8

@@ -14,10 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from clusterconsensus.simulation import seeds
-from clusterconsensus.simulation.plan import Plan
-from clusterconsensus.simulation.runner import in_use, shortened
-from clusterconsensus.simulation.seeds import Result, Violation
+from clusterconsensus.simulation.running import seeds
+from clusterconsensus.simulation.running.runner import in_use, shortened
+from clusterconsensus.simulation.running.seeds import Result, Violation
+from clusterconsensus.simulation.trouble.plan import Plan
 
 Run = Callable[[Plan], Result]
 

@@ -13,10 +13,10 @@ from random import Random
 
 from clusterconsensus.simulation.cluster import Cluster
 from clusterconsensus.simulation.machine import Machine
-from clusterconsensus.simulation.plan import BY_NAME, Action, Plan
 from clusterconsensus.simulation.trouble.disks import Disks
 from clusterconsensus.simulation.trouble.links import Links
 from clusterconsensus.simulation.trouble.moments import Moments
+from clusterconsensus.simulation.trouble.plan import BY_NAME, Action, Plan
 from clusterconsensus.simulation.trouble.processes import Processes
 
 

@@ -19,8 +19,7 @@ from random import Random
 
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.errors import StoragePoisonedError
-from clusterconsensus.simulation.disk import Disk, PowerFailure
-from clusterconsensus.simulation.journal_model import (
+from clusterconsensus.simulation.journals.model import (
     DIRECTORY,
     DISK_ID,
     SEGMENT_BYTES,
@@ -29,7 +28,8 @@ from clusterconsensus.simulation.journal_model import (
     configuration,
     entries,
 )
-from clusterconsensus.simulation.power import Outcomes, crash_states, whole_writes
+from clusterconsensus.simulation.journals.power import Outcomes, crash_states, whole_writes
+from clusterconsensus.simulation.world.disk import Disk, PowerFailure
 from clusterconsensus.storage.identity import Directory, open_directory
 from clusterconsensus.storage.journal import Journal
 

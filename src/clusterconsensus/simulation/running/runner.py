@@ -21,10 +21,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
-from clusterconsensus.simulation import seeds
-from clusterconsensus.simulation.plan import Plan, draw
-from clusterconsensus.simulation.recording import Recorder
-from clusterconsensus.simulation.seeds import Result, Violation
+from clusterconsensus.simulation.running import seeds
+from clusterconsensus.simulation.running.seeds import Result, Violation
+from clusterconsensus.simulation.telling.recording import Recorder
+from clusterconsensus.simulation.trouble.plan import Plan, draw
 from clusterconsensus.simulation.workloads import OwnWorkload, Workload
 
 REQUIRED: tuple[str, ...] = (
@@ -347,7 +347,7 @@ def run_seeds(
             if not take(run_seed(seed, options)):
                 break
     else:
-        from clusterconsensus.simulation.crew import Crew
+        from clusterconsensus.simulation.running.crew import Crew
 
         with Crew(options, jobs) as crew:
             crew.run(chosen, take)

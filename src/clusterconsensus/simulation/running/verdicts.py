@@ -11,11 +11,11 @@ from typing import Any
 
 from clusterconsensus.simulation.clients import Clients
 from clusterconsensus.simulation.cluster import Cluster
-from clusterconsensus.simulation.history import NEVER, History, Operation, describe
-from clusterconsensus.simulation.invariants import BrokenError
-from clusterconsensus.simulation.linearizability import check
+from clusterconsensus.simulation.judges.history import NEVER, History, Operation, describe
+from clusterconsensus.simulation.judges.invariants import BrokenError
+from clusterconsensus.simulation.judges.linearizability import check
+from clusterconsensus.simulation.judges.models import Model
 from clusterconsensus.simulation.machine import Life
-from clusterconsensus.simulation.models import Model
 
 MAX_CHECK_STEPS = 200_000
 """Steps of the search for an order, for each key; a history that takes more is held against the

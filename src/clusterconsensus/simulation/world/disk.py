@@ -24,7 +24,7 @@ import errno
 from collections.abc import Callable
 from random import Random
 
-from clusterconsensus.simulation.content import Change, Content, Image, put, survivors
+from clusterconsensus.simulation.world.content import Change, Content, Image, put, survivors
 from clusterconsensus.storage.files import FileLock, LockHeldError, WritableFile, parent_of
 
 HOLDER = "simulated"

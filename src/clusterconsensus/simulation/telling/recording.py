@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import structs
 
-from clusterconsensus.simulation.latest import Latest, Text
+from clusterconsensus.simulation.telling.latest import Latest, Text
 
 Axis = Literal["seconds", "steps"]
 FindingKind = Literal["safety", "liveness", "crash"]

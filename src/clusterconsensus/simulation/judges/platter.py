@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 from clusterconsensus.consensus.types import ZERO, Ballot, Entry
-from clusterconsensus.simulation.disk import Disk
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.records import HEADER_BYTES, Kind, Record, file_seed, parse
 from clusterconsensus.storage.segments import segment_numbers, segment_path
 

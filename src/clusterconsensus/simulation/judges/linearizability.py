@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clusterconsensus.simulation.history import Operation, describe
-from clusterconsensus.simulation.models import Model
+from clusterconsensus.simulation.judges.history import Operation, describe
+from clusterconsensus.simulation.judges.models import Model
 
 DEFAULT_MAX_STEPS = 300_000
 """Some seconds, and some hundred megabytes at the worst."""

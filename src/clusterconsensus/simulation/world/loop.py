@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
-from clusterconsensus.simulation.guard import RealWorldError, simulated
+from clusterconsensus.simulation.world.guard import RealWorldError, simulated
 
 ResultT = TypeVar("ResultT")
 

@@ -16,9 +16,9 @@ import msgspec
 
 from clusterconsensus.consensus.messages import Accept, Message
 from clusterconsensus.simulation.cores.describe import describe
-from clusterconsensus.simulation.network import kind_of
-from clusterconsensus.simulation.recording import Fate, Recorder
-from clusterconsensus.simulation.witness import HEAD_BYTES, operation_of
+from clusterconsensus.simulation.judges.witness import HEAD_BYTES, operation_of
+from clusterconsensus.simulation.telling.recording import Fate, Recorder
+from clusterconsensus.simulation.world.network import kind_of
 
 _AT = struct.Struct("<dI")
 _decode_message = msgspec.msgpack.Decoder(Message).decode

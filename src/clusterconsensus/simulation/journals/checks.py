@@ -26,9 +26,8 @@ import msgspec
 
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.errors import StorageError
-from clusterconsensus.simulation.content import Image
-from clusterconsensus.simulation.disk import Disk
-from clusterconsensus.simulation.journal_model import (
+from clusterconsensus.simulation.journals.lives import DisprovedError, Life, live
+from clusterconsensus.simulation.journals.model import (
     DIRECTORY,
     DISK_ID,
     SEGMENT_BYTES,
@@ -38,8 +37,9 @@ from clusterconsensus.simulation.journal_model import (
     entries,
     read_all,
 )
-from clusterconsensus.simulation.lives import DisprovedError, Life, live
-from clusterconsensus.simulation.power import every_cut
+from clusterconsensus.simulation.journals.power import every_cut
+from clusterconsensus.simulation.world.content import Image
+from clusterconsensus.simulation.world.disk import Disk
 from clusterconsensus.storage.identity import IDENTITY, open_directory
 from clusterconsensus.storage.journal import Journal
 from clusterconsensus.storage.records import HEADER_BYTES
