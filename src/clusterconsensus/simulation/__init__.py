@@ -13,8 +13,8 @@ Reading order
 
 ``world`` (virtual time, network, disks), ``judges`` (who believes nobody), ``machine`` and
 ``cluster`` (participants on top of the one, watched by the other), ``workloads`` and ``clients``
-(work), ``trouble`` (what goes wrong, and the plan of it), ``running`` (one seed, many, a failing one
-made smaller), ``telling`` (the trace, the recording, the page).
+(work), ``trouble`` (what goes wrong, and the plan of it), ``running`` (one seed, many, a failing
+one made smaller), ``telling`` (the trace, the recording, the page).
 
 Beside whole clusters: ``cores`` with ``stories`` (bare cores, message by message), ``explorer``
 (every order of events of a small cluster), ``journals`` (every crash of a disk), ``states`` (users'

@@ -123,17 +123,19 @@ class _Search:
         self.plan = in_use(self.plan)
 
     def end_earlier(self) -> None:
-        """Soon after the last action, or after half of the time, as often as that helps."""
+        """Soon after the last action, or else somewhere between there and the end."""
         last = max((action.at for action in self.plan.actions), default=0.0)
         for seconds in (1.0, 3.0):
             end = _rounded(last + seconds)
             if end < self.plan.seconds and self._try(shortened(self.plan, end)):
                 return
+        too_short = last
         while True:
-            end = _rounded((self.plan.seconds + last) / 2)
-            is_shorter = SHORTEST_SECONDS <= end < self.plan.seconds * 0.9
-            if not is_shorter or not self._try(shortened(self.plan, end)):
+            end = _rounded((self.plan.seconds + too_short) / 2)
+            if not SHORTEST_SECONDS <= end < self.plan.seconds * 0.9:
                 return
+            if not self._try(shortened(self.plan, end)):
+                too_short = end
 
 
 def _kinds(plan: Plan) -> tuple[str, ...]:
