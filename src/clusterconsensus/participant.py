@@ -14,6 +14,7 @@ from clusterconsensus.codec import MsgpackCodec
 from clusterconsensus.consensus.sessions import Request
 from clusterconsensus.consensus.types import Member
 from clusterconsensus.errors import (
+    ConsensusError,
     DirectoryInUseError,
     DivergedError,
     ElectionError,
@@ -449,11 +450,17 @@ class Participant(Generic[StateT]):
 
         Raises:
             SessionExpiredError: it can no longer be told.
-            And as for ``submit``.
+            OutcomeUnknownError: no outcome in time, or this participant has stopped: what was sent
+                before may have been applied all the same.
+            ApplyError: as for ``submit``.
         """
-        driver = self._serving()
         if error.request is None:
             raise error
+        try:
+            driver = self._serving()
+        except ConsensusError as stopped:
+            # That nothing is sent now says nothing of what was sent before (X4).
+            raise OutcomeUnknownError(f"request {error.request}: {stopped}") from stopped
         outcome = await driver.submits.retry(error.request, timeout)
         if outcome[:1] == outcomes.BATCH:
             return outcomes.unpack_batch(outcome, self._codec.decode_result)

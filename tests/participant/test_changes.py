@@ -436,6 +436,27 @@ def test_a_retry_finds_the_outcome_at_another_master(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_retry_at_a_closed_participant_is_no_refusal(tmp_path: Path) -> None:
+    """What was sent before may have been applied: that it is not sent again says nothing (X4)."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            b = held["b"]
+            await b.submit(["x", 1])
+            held.cuts.cut("b", "a")
+            error = await error_of(b.submit(["x", 1], timeout=0.5))
+            assert isinstance(error, OutcomeUnknownError)
+            await b.aclose()
+            again = await error_of(b.retry(error))
+            assert isinstance(again, OutcomeUnknownError)
+            assert again.outcome is Outcome.UNKNOWN
+            assert isinstance(again.__cause__, ParticipantClosedError)
+            assert "closed" in str(again)
+            assert await error_of(b.retry(again)) is again  # nobody can be asked any more
+
+    run(main())
+
+
 def test_an_error_of_another_call_cannot_be_retried(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path, "a") as held:

@@ -5,6 +5,7 @@ Most die in whole clusters, by a few seeds; those that clusters meet too seldom 
 
 from __future__ import annotations
 
+from clusterconsensus.participant import Participant
 from clusterconsensus.runtime import opening
 from clusterconsensus.runtime.driver import Driver
 from clusterconsensus.runtime.mail import Mail
@@ -225,6 +226,21 @@ MUTANTS = table(
         ),
         "X4",
         cluster_seeds=range(3, 4),
+    ),
+    Mutant(
+        "stopped-means-not-retried",
+        "asking again at a participant that stops calls a change not applied that may be",
+        ("X4",),
+        edited(
+            Participant,
+            "retry",
+            (
+                'raise OutcomeUnknownError(f"request {error.request}: {stopped}") from stopped',
+                "raise",
+            ),
+        ),
+        "X4",
+        cluster_seeds=range(577692970, 577692971),
     ),
     Mutant(
         "groups-mixed-up",
