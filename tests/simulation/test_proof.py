@@ -15,9 +15,11 @@ from clusterconsensus.simulation.running.runner import Options, run_seeds
 
 SEEDS = int(os.environ.get("PROOF_SEEDS", "600"))
 
-REGRESSIONS = (577692970,)
-"""Seeds that found something in the library once, beside those below ``SEEDS``. The first: a
-``retry`` at a participant that was closing called a change not applied that was (X4)."""
+REGRESSIONS = (
+    577692970,  # a retry at a participant that was closing called "not applied" what was (X4)
+    577693170,  # an orderly stop marked entries as chosen that were about to be replaced (W7, I-1)
+)
+"""Seeds that found something in the library once, beside those below ``SEEDS``."""
 
 SPACES = (
     # An accept of an old ballot against a new one, with everything once.

@@ -121,10 +121,13 @@ class Opened:
         parts = self.parts
         local = parts.replica.local
         journal = parts.journal
+        # What was to be written and never will be may have replaced entries that the disk still
+        # has: these must not be called chosen in their place (W7).
+        known = min(local.commit, local.log.durable_seq)
 
         def close() -> None:
             try:
-                journal.close(local.commit)
+                journal.close(known)
             except StoragePoisonedError as error:
                 logger.error("%s: the journal was not closed: %s", parts.member.id, error)
             finally:

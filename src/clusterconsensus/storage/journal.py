@@ -327,7 +327,8 @@ class Journal:
         A poisoned journal is only let go of.
 
         Arguments:
-            commit: The highest sequence known to be chosen, a hint for the next start.
+            commit: A hint for the next start: the highest sequence of which everything up to it
+                is known to be chosen *as it is durable here*.
 
         Raises:
             StoragePoisonedError: the note could not be made durable; the log is not affected.
