@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import random
@@ -426,3 +427,36 @@ def test_nothing_to_check() -> None:
         check_state(wrong_states.Map, workload, changes=1)
     with pytest.raises(ValueError, match="hash_seeds"):
         check_state(wrong_states.Map, workload, hash_seeds=())
+
+
+class Littering:
+    """A right state machine that leaves garbage in circles behind."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def apply(self, change: object, context: Context) -> int:
+        for _ in range(2_000):
+            circle: list[object] = []
+            circle.append(circle)
+        self.total += 1
+        return self.total
+
+    def snapshot(self) -> bytes:
+        return str(self.total).encode()
+
+    def install(self, snapshot: bytes) -> None:
+        self.total = int(snapshot)
+
+
+def test_what_the_collector_calls_is_not_the_states_doing() -> None:
+    def on_collection(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(on_collection)
+    try:
+        state = watched(Littering())
+        assert state.apply(1, Context(1, 0, 0.0, 1)) == 1
+        assert gc.isenabled()
+    finally:
+        gc.callbacks.remove(on_collection)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _socket
 import datetime
+import gc
 import io
 import os
 import random
@@ -109,14 +110,22 @@ class Watch:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Result:
-        """Call ``function`` and listen until it ends, however it ends."""
+        """Call ``function`` and listen until it ends, however it ends.
+
+        The cyclic collector does not run meanwhile: what its callbacks and finalizers call, a clock
+        perhaps, is not what the state machine calls.
+        """
         before = sys.getprofile()
+        collects = gc.isenabled()
         self._method = getattr(function, "__name__", "apply")
+        gc.disable()
         sys.setprofile(self._hear)
         try:
             return function(*arguments, **named)
         finally:
             sys.setprofile(before)
+            if collects:
+                gc.enable()
 
     def _hear(self, frame: FrameType, event: str, called: Any) -> None:
         if event == "c_call":
