@@ -249,14 +249,13 @@ class Machine:
             found = inner(event, now, chance)
             if found:
                 gathered.extend(found)
-            kind = type(event)
-            if kind is events.EndOfTurn:
+            if isinstance(event, events.EndOfTurn):
                 on_turn(life, gathered)
                 if gathered:
                     on_effects(life, gathered)
                     gathered.clear()
-            elif kind is events.Applied:
-                ghost.on_applied(life, event.seq, event.checksum)  # type: ignore[union-attr]
+            elif isinstance(event, events.Applied):
+                ghost.on_applied(life, event.seq, event.checksum)
             return found
 
         replica.step = step  # type: ignore[method-assign]  # the participant's calls come by here
