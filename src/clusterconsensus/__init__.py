@@ -34,8 +34,10 @@ from clusterconsensus.errors import (
     OverloadedError,
     ParticipantClosedError,
     ReadFailedError,
+    RemovedError,
     SessionExpiredError,
     SettingsError,
+    SnapshotError,
     StorageError,
     StoragePoisonedError,
     TransportError,
@@ -44,17 +46,22 @@ from clusterconsensus.errors import (
 from clusterconsensus.participant import Participant
 from clusterconsensus.runtime.status import (
     BecameMaster,
+    CatchUp,
     Committed,
     EventHandler,
     LostMaster,
     MasterChanged,
     MembershipChanged,
     ParticipantEvent,
+    Recovered,
+    Removed,
+    SnapshotInstalled,
+    SnapshotTaken,
     Status,
     Trouble,
 )
 from clusterconsensus.settings import Settings
-from clusterconsensus.state import Codec, Context, State
+from clusterconsensus.state import Codec, Context, Readable, State
 from clusterconsensus.transport.base import Receiver, Transport
 from clusterconsensus.transport.tcp import TcpTransport
 
@@ -65,6 +72,7 @@ __all__ = [
     "Ballot",
     "BecameMaster",
     "BrokenInvariantError",
+    "CatchUp",
     "Codec",
     "Committed",
     "Configuration",
@@ -95,12 +103,19 @@ __all__ = [
     "ParticipantClosedError",
     "ParticipantEvent",
     "ReadFailedError",
+    "Readable",
     "Receiver",
+    "Recovered",
+    "Removed",
+    "RemovedError",
     "Role",
     "Seat",
     "SessionExpiredError",
     "Settings",
     "SettingsError",
+    "SnapshotError",
+    "SnapshotInstalled",
+    "SnapshotTaken",
     "Standing",
     "State",
     "Status",

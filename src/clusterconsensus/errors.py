@@ -6,7 +6,8 @@
     ├── NotAppliedError            the change did not happen and never will: safe to try again
     │   ├── NoMasterError          nobody leads within the time given
     │   ├── OverloadedError        a limit on waiting work is reached
-    │   └── ParticipantClosedError this participant is closed, or never started
+    │   ├── ParticipantClosedError this participant is closed, or never started
+    │   └── RemovedError           this member was removed from its cluster
     ├── OutcomeUnknownError        it may have happened, or may yet
     │   └── SessionExpiredError    and asking again can no longer tell
     ├── InvalidChangeError         cannot be encoded, or is larger than a limit; nothing was sent
@@ -17,6 +18,7 @@
     ├── MembershipError            a membership change is refused
     │   └── MembershipPendingError it was not achieved in time, and may still be
     ├── SettingsError              settings that contradict themselves
+    ├── SnapshotError              a snapshot cannot be taken, read or installed
     ├── StorageError               the directory or the disk
     │   ├── DirectoryInUseError    another process holds the directory
     │   ├── DirectoryNotEmptyError a new cluster was asked for where one exists
@@ -81,6 +83,14 @@ class ParticipantClosedError(NotAppliedError):
     """The participant is closed or was never started. The message says why."""
 
     code = "closed"
+    retryable = False
+
+
+class RemovedError(NotAppliedError):
+    """This member was removed from its cluster, for good. To come back it needs an empty directory
+    and must be added again."""
+
+    code = "removed"
     retryable = False
 
 
@@ -168,6 +178,14 @@ class SettingsError(ConsensusError, ValueError):
     code = "settings"
 
 
+class SnapshotError(ConsensusError):
+    """A snapshot cannot be taken, read or installed; the message names the file or the state, and
+    the reason. Nothing has changed."""
+
+    code = "snapshot"
+    retryable = True
+
+
 class StorageError(ConsensusError):
     """Something about the directory or its disk."""
 
@@ -203,8 +221,9 @@ class DiskFullError(StorageError):
 class DamagedError(StorageError):
     """Data that was acknowledged is damaged on disk.
 
-    The message names the file, the offset and the sequences. Opening such a directory is refused:
-    serving what is left could lose what others rely on.
+    The message names the file, the offset and the sequences. A member starts with such a directory
+    only if others can have what is lost, and without a vote until it has it back; otherwise it is
+    refused: serving what is left could lose what others rely on.
     """
 
     code = "damaged"

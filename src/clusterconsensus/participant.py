@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from clusterconsensus.codec import MsgpackCodec
+from clusterconsensus.consensus.changes import MAX_PRIORITY, Change
+from clusterconsensus.consensus.messages import Action
 from clusterconsensus.consensus.sessions import Request
 from clusterconsensus.consensus.types import Member
 from clusterconsensus.errors import (
@@ -23,6 +25,7 @@ from clusterconsensus.errors import (
     NotReadyError,
     OutcomeUnknownError,
     ParticipantClosedError,
+    RemovedError,
     SettingsError,
 )
 from clusterconsensus.runtime import outcomes
@@ -30,7 +33,7 @@ from clusterconsensus.runtime.driver import Driver
 from clusterconsensus.runtime.environment import Environment
 from clusterconsensus.runtime.opening import Opened, open_member
 from clusterconsensus.runtime.publishing import EventStream, Publisher
-from clusterconsensus.runtime.status import EventHandler, Status
+from clusterconsensus.runtime.status import EventHandler, SnapshotTaken, Status
 from clusterconsensus.settings import Settings
 from clusterconsensus.state import Codec, State
 from clusterconsensus.transport.base import Transport
@@ -48,8 +51,8 @@ class Participant(Generic[StateT]):
     """One member of a cluster that keeps one state machine identical on all of them.
 
     Nothing starts before ``async with`` (or ``start``). A directory that has belonged to a cluster
-    rejoins it by itself; a fresh one waits until ``init_master`` founds a cluster on it, or until a
-    member of one calls ``add_participant`` for it.
+    rejoins it by itself; a fresh one waits until ``init_master`` founds a cluster on it, until it
+    asks a member of one by ``join``, or until a member of one calls ``add_participant`` for it.
 
     Every call that changes something ends in one of three ways: a result; an error whose
     ``outcome`` is *not applied* (safe to try again); an error whose ``outcome`` is *unknown*.
@@ -57,7 +60,8 @@ class Participant(Generic[StateT]):
     Arguments:
         cluster: The cluster's name, 1 to 64 of ``A-Z a-z 0-9 . _ -``; equal on all members.
         member: This member: its id, and the address at which the others reach it.
-        state: The state machine; see ``State``. Given empty: its content comes from the log.
+        state: The state machine; see ``State``. Given empty: its content comes from the newest
+            snapshot and the log behind it.
         directory: Where the journal lives; made if it is missing; held exclusively.
         transport: How members are reached, e.g. ``TcpTransport(address)``.
         settings: Limits and times.
@@ -123,7 +127,8 @@ class Participant(Generic[StateT]):
         Raises:
             DirectoryInUseError: another process holds the directory.
             WrongDirectoryError: it belongs to another member or cluster.
-            DamagedError: acknowledged data in it is damaged.
+            DamagedError: acknowledged data in it is damaged, and nobody else can have it, or
+                ``repair`` is switched off.
             TransportError: the address cannot be listened on.
         """
         if self._started or self._closing is not None:
@@ -168,6 +173,9 @@ class Participant(Generic[StateT]):
         """Stop in good order: what waits gets an error, the journal is marked clean, the peers see
         the connection end. Safe to repeat, and before ``start``.
 
+        A master hands over first, if another voter could lead: that takes a moment, and at most
+        ``election_timeout_seconds`` (see ``hand_over_on_close``).
+
         **Cancellation** stops the waiting; the closing goes on.
         """
         if self._closing is None:
@@ -178,12 +186,14 @@ class Participant(Generic[StateT]):
         driver, opened = self._driver, self._opened
         if driver is None or opened is None:
             return
+        if self._settings.hand_over_on_close:
+            await driver.hand_over()
         driver.stop()
         try:
             try:
                 await self._transport.detach(self._cluster)
             finally:
-                await opened.aclose()
+                await opened.aclose(driver)
         finally:
             self._publisher.end()
             if self._ended is not None and not self._ended.done():
@@ -236,8 +246,17 @@ class Participant(Generic[StateT]):
             raise ParticipantClosedError("the participant is closed")
         return driver
 
-    def _serving(self) -> Driver:
+    def _taking_part(self) -> Driver:
         driver = self._running()
+        if driver.removed is not None:
+            raise RemovedError(str(driver.removed))
+        return driver
+
+    def _serving(self) -> Driver:
+        driver = self._driver
+        if driver is not None and driver.serving and self._closing is None:
+            return driver
+        driver = self._taking_part()
         if driver.replica.local.quarantined:
             raise DivergedError(
                 f"the state of member {self._member.id!r} differs from the majority's; it does not "
@@ -269,27 +288,240 @@ class Participant(Generic[StateT]):
             await opened.found(driver, snapshot)
         await driver.master_known()
 
-    async def add_participant(self, member: Member, *, timeout: float | None = None) -> None:
-        """Make a member a voter of this cluster, and wait until it is one.
+    async def join(
+        self,
+        address: str,
+        *,
+        learner: bool = False,
+        priority: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        """Have this member added to a cluster of which one member is reached at ``address``, and
+        wait until this member itself sees that it has its seat.
 
-        The member must run on a fresh directory at its address. It first receives the log without
-        counting, and is promoted when it has caught up. Callable on any member; adding a member
-        again is harmless.
+        For a member on a fresh directory; for one that has what it asks for it is harmless, and
+        makes a learner a voter. Any member may be asked: it asks its master.
 
         Arguments:
-            member: Its id and address.
+            address: Where any member of the cluster is reached.
+            learner: Whether to be a learner for good, which counts for nothing, instead of a voter.
+            priority: As for ``add_participant``.
             timeout: Seconds to wait; ``read_timeout_seconds`` by default.
 
         Raises:
-            MembershipError: refused, with the reason, or not caught up in time: then it may still
-                become a voter.
+            MembershipError: refused, with the reason.
+            MembershipPendingError: nobody answered, or it has not caught up, in time: it may still
+                become a member.
+            RemovedError: it was removed from the cluster.
+
+        **Cancellation** stops the waiting; this member may still be added.
+        """
+        self._check_priority(priority)
+        if not address:
+            raise SettingsError("join needs the address of a member of the cluster")
+        driver = self._taking_part()
+        belongs = bool(driver.parts.gate.cluster_id)
+        await driver.joins.join(address, learner, priority, belongs, timeout)
+
+    async def add_participant(
+        self,
+        member: Member,
+        *,
+        learner: bool = False,
+        priority: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        """Make a member a voter of this cluster, or a learner, and wait until it is one.
+
+        The member must run on a fresh directory at its address. It first receives the log without
+        counting, and is promoted when it has caught up. Callable on any member; adding a member
+        again is harmless, and adding one that is a learner promotes it.
+
+        Arguments:
+            member: Its id and address.
+            learner: Whether it stays a learner: it follows, serves reads and submits, and counts
+                for nothing.
+            priority: Who should lead; see ``set_priority``.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused, with the reason.
+            MembershipPendingError: not caught up in time; it may still become a voter.
             NoMasterError: nobody led in time.
+            RemovedError: this member was removed from the cluster.
 
         **Cancellation** stops the waiting; the member may still be added.
         """
-        if not _NAME.fullmatch(member.id):
-            raise SettingsError(f"member id {member.id!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
-        await self._running().memberships.add(member, timeout)
+        self._check_priority(priority)
+        action = Action.ADD_LEARNER if learner else Action.ADD
+        await self._change(Change(action, member, priority), timeout)
+
+    async def remove_participant(
+        self, member_id: str, *, force: bool = False, timeout: float | None = None
+    ) -> None:
+        """Remove a member from the cluster, for good, and wait until that is committed.
+
+        Callable on any member, also on the one to be removed and for a master, which hands over
+        first. A removed member is told so and serves nothing any more; with the directory it has it
+        never comes back. Removing it again is harmless.
+
+        Arguments:
+            member_id: Whom to remove.
+            force: Remove it even if too few of the voters that are left are alive to decide
+                anything (M9). The removal itself is then decided only when enough of them are back.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused: no such member, the last voter, nobody left to lead, or too
+                few living voters left.
+            MembershipPendingError: not decided in time; it may still be.
+            NoMasterError: nobody led in time.
+
+        **Cancellation** stops the waiting; the member may still be removed.
+        """
+        await self._change(Change(Action.REMOVE, Member(member_id, ""), force=force), timeout)
+
+    async def replace_participant(
+        self, member: Member, *, force: bool = False, timeout: float | None = None
+    ) -> None:
+        """Have a member that lost its disk take its own place again, and wait until it counts for
+        what it counted before.
+
+        The member must run on a fresh directory at its address. In one step the old disk is removed
+        for good and the new one becomes a learner; a voter is promoted when it has caught up.
+        Repeating it is harmless.
+
+        Arguments:
+            member: The id, which the cluster knows, and the address, which may be a new one.
+            force: Replace it although the member with the old disk is alive, or although too few
+                living voters are left meanwhile (M9).
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused: no such member, the old disk is alive, another member
+                answers at the address, or the disk that answers was removed before.
+            MembershipPendingError: not achieved in time; the new disk may still become a voter.
+            NoMasterError: nobody led in time.
+
+        **Cancellation** stops the waiting; the member may still be replaced.
+        """
+        await self._change(Change(Action.REPLACE, member, force=force), timeout)
+
+    async def move_participant(
+        self, member_id: str, address: str, *, timeout: float | None = None
+    ) -> None:
+        """Tell the cluster at which address a member is reached from now on, and wait until that is
+        committed. Its vote is not touched.
+
+        The member itself is restarted with the new address, before or after this; as long as nobody
+        answers there the cluster counts it as not heard.
+
+        Arguments:
+            member_id: Whose address changes.
+            address: The new one, ``"host:port"`` for TCP.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused: no such member, or somebody else is reached there.
+            MembershipPendingError: not decided in time; it may still be.
+            NoMasterError: nobody led in time.
+        """
+        if not address:
+            raise SettingsError(f"member {member_id!r} needs an address")
+        await self._change(Change(Action.MOVE, Member(member_id, address)), timeout)
+
+    async def promote_participant(self, member_id: str, *, timeout: float | None = None) -> None:
+        """Make a learner a voter, as soon as it has caught up, and wait for that.
+
+        Raises:
+            MembershipError: refused: no such member.
+            MembershipPendingError: not caught up in time (``timeout`` in seconds,
+                ``read_timeout_seconds`` by default); it may still become a voter.
+            NoMasterError: nobody led in time.
+        """
+        await self._change(Change(Action.PROMOTE, Member(member_id, "")), timeout)
+
+    async def demote_participant(
+        self, member_id: str, *, force: bool = False, timeout: float | None = None
+    ) -> None:
+        """Take a voter's vote: it stays as a learner. A master hands over first.
+
+        Arguments:
+            member_id: Whose vote is taken.
+            force: As for ``remove_participant``.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused, for the same reasons as in ``remove_participant``.
+            MembershipPendingError: not decided in time; it may still be.
+            NoMasterError: nobody led in time.
+        """
+        await self._change(Change(Action.DEMOTE, Member(member_id, ""), force=force), timeout)
+
+    async def set_priority(
+        self, member_id: str, priority: int, *, timeout: float | None = None
+    ) -> None:
+        """Say how much a member should lead, compared to others.
+
+        A master hands over by itself to a voter with a higher priority that has been up to date for
+        a while, though not within the first ten election timeouts of its mastership. With priority
+        0 a member never stands for election; should only such members be left, nobody leads.
+
+        Arguments:
+            member_id: Whose priority it is.
+            priority: From 0; 1 is what a member has without being told.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: refused: no such member, or no voter would be left that stands.
+            MembershipPendingError: not decided in time; it may still be.
+            NoMasterError: nobody led in time.
+        """
+        self._check_priority(priority)
+        await self._change(Change(Action.PRIORITY, Member(member_id, ""), priority), timeout)
+
+    async def transfer_master(self, to: str | None = None, *, timeout: float | None = None) -> None:
+        """Hand the mastership over to another voter, and wait until it leads.
+
+        Callable on any member. Changes that come meanwhile wait for the new master; none fails. A
+        voter with a higher priority takes the mastership back after a while.
+
+        Arguments:
+            to: Who shall lead; None for the voter with the highest priority of those that are up to
+                date.
+            timeout: Seconds to wait; ``read_timeout_seconds`` by default.
+
+        Raises:
+            MembershipError: it was not handed over, with the reason: no such member, not a voter,
+                not heard lately, not up to date, or it did not take over in time. The master leads
+                on.
+            MembershipPendingError: nothing was decided in time.
+            NoMasterError: nobody led in time.
+
+        **Cancellation** stops the waiting; it may still be handed over.
+        """
+        seconds = self._settings.read_timeout_seconds if timeout is None else timeout
+        driver = self._taking_part()
+        before = driver.replica.local.master_ballot
+        await self._change(Change(Action.TRANSFER, Member(to or "", "")), timeout)
+        if to is not None:
+            await self.wait_for_master(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await driver.successor_known(before)
+        except TimeoutError:
+            raise NoMasterError(f"no other master was heard of within {seconds} s") from None
+
+    async def _change(self, change: Change, timeout: float | None) -> None:
+        member_id = change.member.id
+        if not _NAME.fullmatch(member_id) and (member_id or change.action is not Action.TRANSFER):
+            raise SettingsError(f"member id {member_id!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
+        await self._taking_part().memberships.change(change, timeout)
+
+    def _check_priority(self, priority: int) -> None:
+        if not 0 <= priority <= MAX_PRIORITY:
+            raise SettingsError(f"priority {priority} is not between 0 and {MAX_PRIORITY}")
 
     @property
     def member(self) -> Member:
@@ -324,7 +556,7 @@ class Participant(Generic[StateT]):
         Raises:
             NoMasterError: none within ``timeout`` seconds (None: for ever).
         """
-        driver = self._running()
+        driver = self._taking_part()
         try:
             async with asyncio.timeout(timeout):
                 await driver.master_known()
@@ -366,7 +598,7 @@ class Participant(Generic[StateT]):
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._running().reads.read(timeout)
+        await self._taking_part().reads.read(timeout)
         return loop.time() - began
 
     # -- changes
@@ -386,7 +618,8 @@ class Participant(Generic[StateT]):
         Raises:
             ApplyError: ``State.apply`` raised; it did so on every member.
             InvalidChangeError: the change cannot be encoded or is too large; nothing was sent.
-            NotAppliedError: it was not applied and never will be (nobody led, overloaded, closed).
+            NotAppliedError: it was not applied and never will be (nobody led, overloaded, closed,
+                this member was removed).
             OutcomeUnknownError: it may have been applied, or may yet be; see ``retry``.
 
         **Cancellation** stops the waiting; the change may still be applied.
@@ -499,7 +732,8 @@ class Participant(Generic[StateT]):
         self,
         query: Callable[[StateT], AnswerT],
         *,
-        consistency: Literal["linearizable", "local"] = "linearizable",
+        consistency: Literal["linearizable", "lease", "local"] = "linearizable",
+        max_staleness_seconds: float | None = None,
         timeout: float | None = None,
     ) -> AnswerT:
         """Ask this member's copy of the state, once it is proven current.
@@ -509,7 +743,14 @@ class Participant(Generic[StateT]):
                 should not be a live part of the state.
             consistency: ``"linearizable"`` sees every change that was acknowledged anywhere before
                 this call; it costs a round trip to a majority, shared by all reads that wait.
-                ``"local"`` sees what this member has applied, without any proof.
+                ``"lease"`` sees the same, and relies on ``max_clock_drift`` for it: on a master
+                that a majority acknowledged lately it costs nothing, elsewhere a round trip to the
+                master. Needs ``lease_reads``.
+                ``"local"`` sees what this member has applied, without any proof, or with
+                ``max_staleness_seconds``.
+            max_staleness_seconds: For ``"local"``: sees at least everything that was acknowledged
+                anywhere up to this long before this call. Where that is not known, the master is
+                asked first, as for a linearizable read, and then not again for so long.
             timeout: Seconds to try; ``read_timeout_seconds`` by default.
 
         Returns:
@@ -518,19 +759,65 @@ class Participant(Generic[StateT]):
         Raises:
             ReadFailedError: not proven current in time.
             NotReadyError: a local read on a member that has heard no master since it started.
+            SettingsError: ``consistency`` is none of these, or a lease is asked for without
+                ``lease_reads``, or a staleness for what is never stale.
         """
         driver = self._serving()
         if consistency == "local":
-            if not driver.heard_master:
+            if max_staleness_seconds is not None:
+                if driver.staleness_seconds() > max_staleness_seconds:
+                    await driver.reads.read(timeout)
+                    self._serving()
+            elif not driver.heard_master:
                 raise NotReadyError(
                     f"member {self._member.id!r} has heard no master since it started"
                 )
+        elif max_staleness_seconds is not None:
+            raise SettingsError(
+                f"max_staleness_seconds ({max_staleness_seconds}) is for local reads; a "
+                f"{consistency} read is never stale"
+            )
         elif consistency == "linearizable":
             await driver.reads.read(timeout)
             self._serving()
+        elif consistency == "lease":
+            if not self._settings.lease_reads:
+                raise SettingsError("a lease read needs the setting lease_reads on every member")
+            if driver.holds_lease():
+                return query(self._state)
+            await driver.reads.read(timeout, lease=True)
+            self._serving()
         else:
-            raise SettingsError(f"consistency is 'linearizable' or 'local', not {consistency!r}")
+            raise SettingsError(
+                f"consistency is 'linearizable', 'lease' or 'local', not {consistency!r}"
+            )
+        while driver.installing:
+            await driver.keeping.installed()
+            self._serving()
         return query(self._state)
+
+    # -- snapshots
+
+    async def snapshot(self) -> SnapshotTaken:
+        """Take a snapshot of this member's state now, and wait until it is durable.
+
+        Snapshots are taken by themselves (``snapshot_log_bytes``); this is for backups, and before
+        planned work. Changes go on meanwhile.
+
+        Returns:
+            What it covers, how large it is, and its file: whole, checked, and complete in itself;
+            it may be copied away. It stays until two newer ones exist.
+
+        **Consistency**: it holds what this member has applied. To have in it everything that was
+        acknowledged anywhere before, await a linearizable ``read`` first.
+
+        Raises:
+            SnapshotError: it cannot be taken or written; the message has the reason.
+            DiskFullError: no space.
+
+        **Cancellation** stops the waiting; the snapshot is taken all the same.
+        """
+        return await self._serving().keeping.take()
 
     # -- being told
 

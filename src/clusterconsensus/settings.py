@@ -37,7 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     submit_timeout_seconds: float = 10.0
     """How long ``submit`` tries, retries included, when the call names no ``timeout``."""
     read_timeout_seconds: float = 10.0
-    """The same for ``read``, ``ping_master`` and ``add_participant``."""
+    """The same for ``read``, ``ping_master``, ``start_election``, ``join``, and every change of the
+    membership."""
     retry_seconds: float = 1.0
     """A request that was sent and not answered is sent again after this long."""
     session_expiry_seconds: float = 3600.0
@@ -69,6 +70,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     protocol tolerates."""
     log_cache_bytes: int = 16 * MIB
     """Applied log entries that stay in memory for followers; older ones are read from disk."""
+    snapshot_log_bytes: int = 64 * MIB
+    """A snapshot is taken when the log has grown by this much since the last one, and by no less
+    than the size of the last one (S5)."""
+    snapshot_entries: int = 1_000_000
+    """The same, in entries."""
+    snapshot_on_close: bool = True
+    """Whether closing takes a snapshot, so that the next start need not apply the log again."""
+    keep_log_entries: int = 10_000
+    """Entries that stay in the log behind a snapshot, so that a member that was away for a short
+    while gets these and not the whole state (S6)."""
+    keep_log_bytes: int = 256 * MIB
+    """If the log is larger than this, ``keep_log_entries`` keeps nothing beyond it: then only what
+    the older of two snapshots needs stays."""
+    max_kept_log_entries: int = 10_000_000
+    """Entries that a running transfer of a snapshot may hold back from being removed (S6)."""
+    max_snapshot_bytes: int = 64 * 1024 * MIB
+    """The largest snapshot that is taken from a master; a larger one is refused, with a ``Trouble``
+    event."""
+    chunk_bytes: int = 256 * KIB
+    """A snapshot travels in pieces of this size, or of what a message can carry."""
+    catch_up_bytes_per_second: int = 64 * MIB
+    """At most this much of a snapshot is sent to one member in a second."""
+    scrub_bytes_per_second: int = 1 * MIB
+    """At this pace closed journal segments and snapshots are read again and checked (W8)."""
+    repair: bool = True
+    """Whether a member whose journal is damaged starts without a vote, and gets from the others
+    what it lost (W4). If not, the start is refused."""
+    lease_reads: bool = False
+    """Whether a master may answer reads without asking anybody while a majority has lately
+    acknowledged it (L2). Must be the same on every member; relies on ``max_clock_drift``. A killed
+    master is then replaced only after ``election_timeout_seconds``. A member that had it switched
+    on and is to run without it must first be down for that long."""
+    max_clock_drift: float = 0.1
+    """How much faster or slower the clock of a member may run than another's, as a fraction. Only
+    leases depend on it."""
+    slow_disk_seconds: float = 0.25
+    """A master whose syncs take this long on average hands over to a member that is up to date."""
+    hand_over_on_close: bool = True
+    """Whether a master that closes in good order hands over first."""
     apply_slice_seconds: float = 0.01
     """After this long in ``State.apply`` the loop gets a turn, so that heartbeats go out."""
     max_events: int = 1_000
@@ -122,6 +162,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise SettingsError(
                     f"{name} ({value}) must be at least max_change_bytes ({self.max_change_bytes})"
                 )
+        if self.max_clock_drift >= 1:
+            raise SettingsError(
+                f"max_clock_drift ({self.max_clock_drift}) is a fraction and must be below 1"
+            )
+        if self.max_kept_log_entries < self.keep_log_entries:
+            raise SettingsError(
+                f"max_kept_log_entries ({self.max_kept_log_entries}) must be at least "
+                f"keep_log_entries ({self.keep_log_entries})"
+            )
         if self.segment_bytes < 64 * KIB:
             raise SettingsError(f"segment_bytes ({self.segment_bytes}) must be at least {64 * KIB}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -25,13 +26,22 @@ class Context(msgspec.Struct, frozen=True, gc=False):
     session: int
 
 
+class Readable(Protocol):
+    """Where ``State.install`` reads a snapshot from, however large it is."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, exactly that many unless the end comes first; all that is left
+        without it; ``b""`` at the end."""
+        ...
+
+
 @runtime_checkable
 class State(Protocol):
     """The user's state machine.
 
-    Every method runs in the event loop and must be deterministic: no clock (``Context.time``), no
-    random numbers, no I/O, no iteration over sets; the same changes must give the same results on
-    every member.
+    ``apply`` and ``snapshot`` run in the event loop. Every method must be deterministic: no clock
+    (``Context.time``), no random numbers, no I/O, no iteration over sets; the same changes must
+    give the same results on every member.
     """
 
     def apply(self, change: Any, context: Context) -> Any:
@@ -43,13 +53,32 @@ class State(Protocol):
         """
         ...
 
-    def snapshot(self) -> bytes:
-        """The whole state as bytes."""
+    def snapshot(self) -> bytes | Iterable[bytes]:
+        """The whole state, as bytes or as an iterable of pieces.
+
+        This call must be quick: nothing is applied while it runs. For a state that takes long to
+        serialise, make a cheap copy here (``dict.copy()``, an immutable map) and return a generator
+        over it: it is run piece by piece in another thread, while ``apply`` goes on, so it must not
+        read what ``apply`` changes. Pieces of some ten kilobytes are best: while one is made,
+        the interpreter does nothing else.
+        """
         ...
 
-    def install(self, snapshot: bytes) -> None:
-        """Replace the whole state by a snapshot; nothing of the old may remain."""
+    def install(self, snapshot: Readable) -> None:
+        """Replace the whole state by a snapshot; nothing of the old may remain.
+
+        May run in another thread, but never at the same time as any other call or query.
+
+        Arguments:
+            snapshot: Gives the bytes that ``snapshot`` returned, in pieces of any size:
+                ``snapshot.read()`` for all of them.
+        """
         ...
+
+
+def whole(snapshot: bytes | Iterable[bytes]) -> bytes:
+    """What ``State.snapshot`` returned, in one piece."""
+    return snapshot if isinstance(snapshot, bytes) else b"".join(snapshot)
 
 
 class Codec(Protocol):

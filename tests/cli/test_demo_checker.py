@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ def test_a_bank_installs_what_another_has_saved_and_keeps_nothing_of_its_own() -
     bank, other = Bank(), Bank()
     bank.apply(transfer_of("w0.0.1", SEED), Context(1, 0, 0.0, 1))
     other.apply(transfer_of("w0.0.2", SEED), Context(1, 0, 0.0, 1))
-    other.install(bank.snapshot())
+    other.install(io.BytesIO(bank.snapshot()))
     assert other.book == bank.book
     assert other.snapshot() == bank.snapshot()
 

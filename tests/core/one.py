@@ -67,12 +67,14 @@ class One:
         voters: tuple[Incarnation, ...] = (A, B, C),
         promised: Ballot = FIRST,
         limits: Limits | None = None,
+        recovering: bool = False,
     ) -> None:
         log = Log()
         for entry in (configuration_entry(1, FIRST, *voters), *entries):
             log.append(entry)
         log.durable_seq = log.last_seq
         self.local = Local(name, limits or Limits(), log, promised, 1, 0, "c1")
+        self.local.recovering = recovering
         self.replica = Replica(self.local)
         self.now = 100.0
         self.slow = False

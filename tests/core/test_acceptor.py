@@ -263,3 +263,183 @@ def test_a_pull_of_what_no_log_holds_is_ignored(first: int, cached: bool) -> Non
     one.receive(C, Prepare(THIRD, 0, Position(FIRST, 0)))
     assert one.receive(C, PromisePull(THIRD, first)) == []
     assert one.receive(C, PromisePull(THIRD, 3)) != []
+
+
+# -- what is compacted (E2, E4, C-12)
+
+
+def compacted(*, removed: bool = False) -> One:
+    """Entries 5 to 8 of ballot 2 behind a base; all of it chosen up to 6."""
+    one = One(*(noop(seq, SECOND) for seq in range(2, 9)), promised=SECOND)
+    one.local.commit = one.local.apply_asked = one.local.applied = 6
+    one.local.log.compact(4)
+    if removed:
+        held = one.local.log.committed_configuration(6)[1]
+        one.local.log._configurations[0] = (1, held.without_seat(C, 1))
+    return one
+
+
+@pytest.mark.parametrize(
+    ("base", "last", "refusal"),
+    [
+        (4, Position(SECOND, 4), Refusal.NONE),
+        (3, Position(SECOND, 7), Refusal.COMPACTED),
+        (3, Position(SECOND, 8), Refusal.NONE),
+        (3, Position(Ballot(9, C), 4), Refusal.NONE),
+        (9, Position(SECOND, 7), Refusal.NONE),
+    ],
+)
+def test_who_would_have_to_adopt_what_is_gone_is_refused(
+    base: int, last: Position, refusal: Refusal
+) -> None:
+    one = compacted()
+    (reply,) = sent(one.receive(C, Probe(THIRD, 1, base, last)), ProbeReply)
+    assert reply.refusal is refusal
+    found = one.receive(C, Prepare(THIRD, base, last))
+    (promise,) = sent(found, Promise)
+    assert promise.refusal is refusal
+    assert (one.local.promised == THIRD) is (refusal is Refusal.NONE)
+
+
+def test_a_candidate_tells_what_it_has() -> None:
+    """Otherwise everybody whose log is compacted refuses its probe, and nobody is ever elected."""
+    one = compacted()
+    one.now = one.replica.election.deadline
+    (probe,) = sent(one.tick(), Probe)
+    assert (probe.base, probe.last) == (6, Position(SECOND, 8))
+    other = compacted()
+    found = other.receive(A, probe)
+    assert sent(found, ProbeReply)[0].refusal is Refusal.NONE
+
+
+def test_an_accept_from_below_the_base_confirms_and_brings_what_is_new() -> None:
+    """What is covered matches by definition: compacted is never read as conflicting (C-12)."""
+    one = compacted()
+    entries = tuple(noop(seq, SECOND) for seq in range(3, 10))
+    found = one.accept(SECOND, *entries, previous=Position(SECOND, 2), commit=7)
+    assert not sent(found, Reject)
+    (batch,) = of_kind(found, effects.Persist)
+    assert (batch.truncate_from, batch.entries) == (None, (noop(9, SECOND),))
+    assert sent(found, Accepted)[-1].match == 9
+    found = one.accept(SECOND, previous=Position(SECOND, 1), number=2)
+    assert (one.local.commit, one.local.log.last_seq, sent(found, Reject)) == (7, 9, [])
+
+
+def test_an_accept_that_contradicts_what_is_chosen_and_still_here_stops_the_member() -> None:
+    one = compacted()
+    found = one.accept(THIRD, noop(5, THIRD), noop(6, THIRD), previous=Position(SECOND, 4))
+    assert "I-1" in of_kind(found, effects.Halt)[0].reason
+
+
+def test_a_gap_behind_the_base_is_hinted_no_lower_than_the_commit() -> None:
+    one = compacted()
+    found = one.accept(THIRD, previous=Position(THIRD, 8))
+    assert sent(found, Reject)[0].hint == 6
+    found = one.accept(THIRD, previous=Position(THIRD, 12), number=2)
+    assert sent(found, Reject)[0].hint == 8
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_pull_of_what_is_compacted_is_not_answered(first: int) -> None:
+    one = compacted()
+    one.receive(C, Prepare(THIRD, 4, Position(SECOND, 4)))
+    assert one.receive(C, PromisePull(THIRD, first)) == []
+    (part,) = sent(one.receive(C, PromisePull(THIRD, 5)), PromisePart)
+    assert [entry.seq for entry in part.entries] == [5, 6, 7, 8]
+
+
+def test_a_promise_says_that_there_is_more_when_compaction_came_between() -> None:
+    one = compacted()
+    one.slow = True
+    one.receive(C, Prepare(THIRD, 4, Position(SECOND, 4)))
+    one.local.log.compact(6)
+    (promise,) = sent(one.turn(events.Persisted(one.local.tickets[-1].number)), Promise)
+    assert (promise.suffix, promise.more) == ((), True)
+
+
+def test_a_pull_whose_entries_went_meanwhile_is_not_answered() -> None:
+    one = compacted()
+    one.local.log.evict(6, 0)
+    one.receive(C, Prepare(THIRD, 4, Position(SECOND, 4)))
+    assert of_kind(one.receive(C, PromisePull(THIRD, 5)), effects.Load)
+    assert one.turn(events.Loaded(C, 5, ())) == []
+
+
+# -- who is answered otherwise (M8, W4, E11)
+
+
+def test_who_was_removed_is_told() -> None:
+    one = compacted(removed=True)
+    one.accept(SECOND)
+    (reply,) = sent(one.receive(C, Probe(THIRD, 0, 9, Position(SECOND, 9))), ProbeReply)
+    assert reply.refusal is Refusal.REMOVED, "whether or not a master is heard"
+
+
+def test_who_is_told_that_it_was_removed_stands_no_more() -> None:
+    one = One()
+    one.now = one.replica.election.deadline
+    (probe,) = sent(one.tick(), Probe)[:1]
+    found = one.receive(B, ProbeReply(probe.ballot, Refusal.REMOVED, FIRST, START))
+    assert (one.local.role.value, one.replica.election.candidacy) == ("removed", None)
+    assert [changed.role.value for changed in of_kind(found, effects.RoleChanged)][-1] == "removed"
+    for _ in range(5):
+        assert not sent(one.tick(1.0), Probe)
+    (ended,) = of_kind(one.turn(events.StartElection()), effects.ElectionEnded)
+    assert "M8" in ended.refusal
+    assert one.local.passive_role().value == "removed"
+    # A master knows better than an old answer.
+    leader = One()
+    leader.lead()
+    leader.receive(C, ProbeReply(leader.ballot, Refusal.REMOVED, FIRST, START))
+    assert leader.local.leads
+
+
+def test_a_master_that_hands_over_does_not_protect_itself() -> None:
+    """E11: only whom it asked, and only for the very ballot that is followed."""
+    one = One()
+    one.accept(SECOND)
+    for wrong in (Ballot(0, C), FIRST, THIRD):
+        found = one.receive(C, Prepare(THIRD, 1, START, wrong))
+        assert sent(found, Promise)[0].refusal is Refusal.STICKY
+    assert one.local.promised == SECOND
+    found = one.receive(C, Prepare(THIRD, 1, START, SECOND))
+    assert sent(found, Promise)[0].refusal is Refusal.NONE
+    assert one.local.promised == THIRD
+    # The master itself gives way too, and stops leading.
+    leader = One()
+    leader.lead()
+    later = Ballot(9, C)
+    found = leader.receive(C, Prepare(later, 2, Position(leader.ballot, 2), leader.ballot))
+    assert sent(found, Promise)[0].refusal is Refusal.NONE
+    assert not leader.local.leads
+
+
+def test_who_has_heard_no_master_yet_is_asked_by_none() -> None:
+    """The ballot of nobody is no master's: it excuses nothing."""
+    one = One(limits=Limits(lease_reads=True))
+    found = one.receive(C, Prepare(THIRD, 1, START))
+    assert sent(found, Promise)[0].refusal is Refusal.STICKY
+
+
+# -- the acknowledgement
+
+
+def test_an_acknowledgement_tells_what_the_member_knows_and_keeps() -> None:
+    one = One(limits=Limits(lease_reads=True))
+    (accepted,) = sent(one.accept(SECOND), Accepted)
+    assert (accepted.level, accepted.leases, accepted.recovering) == (2, True, False)
+    assert one.local.cluster_level == 1
+    one.receive(B, Accept(SECOND, START, (), 0, 2, 7))
+    assert one.local.cluster_level == 7
+    (accepted,) = sent(One().accept(SECOND), Accepted)
+    assert not accepted.leases
+
+
+def test_what_was_verified_counts_for_its_ballot_alone() -> None:
+    one = One()
+    one.accept(SECOND, noop(2, SECOND))
+    acceptor = one.replica.acceptor
+    assert (acceptor.verified(SECOND), acceptor.verified(THIRD)) == (2, 0)
+    found = one.accept(THIRD)
+    assert (acceptor.verified(SECOND), acceptor.verified(THIRD)) == (0, 1)
+    assert sent(found, Accepted)[-1].match == 1

@@ -7,6 +7,7 @@ import math
 from clusterconsensus.consensus import effects, events
 from clusterconsensus.consensus.election import IMMEDIATE_PROBES, MAX_BACK_OFF
 from clusterconsensus.consensus.local import Limits
+from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.messages import (
     Accept,
     Prepare,
@@ -17,7 +18,14 @@ from clusterconsensus.consensus.messages import (
     PromisePull,
     Refusal,
 )
-from clusterconsensus.consensus.types import Ballot, Position, Role
+from clusterconsensus.consensus.types import (
+    Ballot,
+    Configuration,
+    Entry,
+    EntryKind,
+    Position,
+    Role,
+)
 from tests.core.one import (
     FIRST,
     A,
@@ -28,6 +36,7 @@ from tests.core.one import (
     configuration_entry,
     noop,
     of_kind,
+    seat,
     sent,
 )
 
@@ -305,3 +314,20 @@ def test_a_candidacy_goes_on_as_long_as_it_gets_further() -> None:
     one.now = election.deadline
     one.tick()
     assert one.local.role is Role.FOLLOWER
+
+
+def test_whoever_has_its_own_removal_in_the_log_and_hears_nobody_asks() -> None:
+    """M8: it may be committed without this member knowing, and nobody left who would tell."""
+    seats = tuple(sorted([seat(B), seat(C)]))
+    payload = encode_configuration(Configuration(seats, 1, None, (A,)))
+    one = One(Entry.make(2, FIRST, EntryKind.CONFIG, 1.0, payload))
+    assert not one.local.removed
+    one.now = one.replica.election.deadline
+    found = one.tick()
+    (probe,) = sent(found, Probe)
+    assert not sent(one.tick(), Probe)  # not again at once
+    one.receive(B, ProbeReply(probe.ballot, Refusal.REMOVED, FIRST, START))
+    assert one.local.told_removed
+    assert one.local.passive_role() is Role.REMOVED
+    one.now = one.replica.election.deadline
+    assert not sent(one.tick(), Probe)

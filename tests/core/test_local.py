@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 
 from clusterconsensus.consensus import effects
-from clusterconsensus.consensus.local import MAX_INSTANCE_JUMP, Limits, Local
-from clusterconsensus.consensus.log import Log
-from clusterconsensus.consensus.types import NOBODY, ZERO, Ballot, Role, Standing
+from clusterconsensus.consensus.local import MAX_INSTANCE_JUMP, RECENT_SYNCS, Limits, Local
+from clusterconsensus.consensus.log import Log, encode_configuration
+from clusterconsensus.consensus.types import (
+    NOBODY,
+    ZERO,
+    Ballot,
+    Entry,
+    EntryKind,
+    Position,
+    Role,
+    SnapshotId,
+    Standing,
+)
 from tests.core.one import FIRST, A, B, C, D, configuration_entry, noop, of_kind
 
 SECOND = Ballot(2, B)
@@ -138,3 +148,94 @@ def test_a_role_is_told_when_anything_in_it_is_new() -> None:
     assert told(Role.FOLLOWER, Ballot(5, B), NOBODY) == 0, "without a master its ballot is nothing"
     assert local.master_ballot == Ballot(3, B)
     assert told(Role.CANDIDATE, Ballot(5, B), NOBODY) == 1
+
+
+def test_a_log_that_was_given_up_is_confirmed_by_no_earlier_sync() -> None:
+    local = made()
+    local.log.append(noop(4, FIRST))
+    earlier = local.persist(promised=SECOND, entries=(noop(4, FIRST),))
+    local.raise_promise(SECOND)
+    base = Position(SECOND, 2)
+    local.log.reset(base, 1, local.log.configuration, 1.0)
+    later = local.persist(base=base)
+    (given_up,) = [e for e in of_kind(local.effects, effects.Persist) if e.ticket == later]
+    assert given_up.base == base
+    local.log.append(noop(3, SECOND))
+    local.log.append(noop(4, SECOND))
+    last = local.persist(entries=(noop(3, SECOND), noop(4, SECOND)))
+    local.on_persisted(earlier)
+    assert local.log.durable_seq == 2
+    local.on_persisted(later)
+    assert (local.log.durable_seq, local.promised_durable) == (2, SECOND)
+    local.on_persisted(last)
+    assert local.log.durable_seq == 4
+
+
+def test_a_promise_on_its_way_is_confirmed_though_the_log_was_given_up() -> None:
+    local = made()
+    local.raise_promise(SECOND)
+    number = local.persist(promised=SECOND)
+    local.log.reset(Position(SECOND, 9), 1, local.log.configuration, 1.0)
+    local.persist(base=Position(SECOND, 9))
+    local.on_persisted(number)
+    assert local.promised_durable == SECOND
+
+
+def test_the_latest_syncs_are_remembered() -> None:
+    local = made()
+    for count in range(RECENT_SYNCS + 4):
+        local.now = 10.0 * count
+        number = local.persist(promised=FIRST)
+        local.now += count
+        local.on_persisted(number)
+    assert list(local.recent_syncs) == [float(count) for count in range(4, RECENT_SYNCS + 4)]
+
+
+@pytest.mark.parametrize(
+    ("commit", "told", "removed", "role"),
+    [
+        (1, False, False, Role.LEARNER),
+        (2, False, True, Role.REMOVED),
+        (1, True, True, Role.REMOVED),
+    ],
+)
+def test_who_was_removed_is_removed_for_good(
+    commit: int, told: bool, removed: bool, role: Role
+) -> None:
+    """By the newest committed configuration, or because somebody said so; not by one that is not
+    committed and may be cut off (M8)."""
+    log = Log()
+    log.append(configuration_entry(1, FIRST, A, B, C))
+    successor = log.configuration.without_seat(A, 1)
+    log.append(Entry.make(2, FIRST, EntryKind.CONFIG, 1.0, encode_configuration(successor)))
+    log.durable_seq = 2
+    local = Local(A, Limits(), log, FIRST, commit, 0, "c1")
+    local.told_removed = told
+    assert (local.removed, local.passive_role()) == (removed, role)
+    assert local.standing is None
+
+
+def test_a_member_that_is_removed_says_so_when_that_is_committed() -> None:
+    log = Log()
+    log.append(configuration_entry(1, FIRST, A, B, C))
+    log.durable_seq = 1
+    local = Local(A, Limits(), log, FIRST, 1, 0, "c1")
+    roles = [local.role]
+    successor = log.configuration.without_seat(A, 1)
+    log.append(Entry.make(2, FIRST, EntryKind.CONFIG, 1.0, encode_configuration(successor)))
+    local.finish_turn()
+    roles.append(local.role)
+    local.advance_commit(2)
+    local.finish_turn()
+    roles.append(local.role)
+    assert roles == [Role.FOLLOWER, Role.LEARNER, Role.REMOVED]
+    log_of_another = made("d")
+    assert log_of_another.role is Role.UNJOINED
+
+
+def test_a_new_member_is_not_recovering_and_has_no_snapshot() -> None:
+    local = made()
+    assert (local.recovering, local.snapshot, local.cluster_level) == (False, None, 1)
+    snapshot = SnapshotId(Position(FIRST, 1), 10, 1)
+    local = Local(A, Limits(), local.log, FIRST, 1, 0, "c1", snapshot, True)
+    assert (local.recovering, local.snapshot) == (True, snapshot)

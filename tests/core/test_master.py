@@ -392,3 +392,141 @@ def test_who_does_not_lead_has_no_heartbeats_to_send() -> None:
         one.tick(0.1)
         assert not one.local.leads
         assert one.replica.master.deadline == math.inf
+
+
+# -- what is known of each member
+
+
+def test_a_follower_that_lost_what_it_held_is_probed_from_what_it_still_holds() -> None:
+    progress = Progress(20, 0.0)
+    progress.on_accepted(19)
+    progress.on_sent(21, 10)
+    progress.on_lost(7)
+    assert (progress.match, progress.next, progress.probing) == (0, 8, True)
+    assert progress.may_send(LIMITS)
+    progress.on_sent(9, 10)
+    assert progress.awaited
+    assert not progress.may_send(LIMITS)
+    progress.on_accepted(9)
+    assert (progress.match, progress.next, progress.awaited) == (9, 10, False)
+
+
+def test_the_feature_level_is_what_everybody_knows() -> None:
+    one = led()
+    master = one.replica.master
+    assert master.feature_level == 1, "c was not heard, and b did not say"
+    one.receive(B, Accepted(one.ballot, 2, 1, 0, 0, 2))
+    assert master.feature_level == 1
+    one.receive(C, Accepted(one.ballot, 2, 1, 0, 0, 9))
+    assert master.feature_level == 2, "no more than this member knows itself"
+    assert {beat.level for beat in sent(one.tick(0.1), Accept)} == {2}
+    one.receive(C, Accepted(one.ballot, 2, 1, 0, 0))
+    assert master.feature_level == 1, "c was replaced by an older program"
+    one.receive(C, Accepted(one.ballot, 2, 1, 0, 0, 2))
+    one.replica.master.append_configuration(configuration_entry(3, one.ballot, A, B, C, D).payload)
+    assert master.feature_level == 1, "d was not heard yet"
+    # Who is no member any more has no say.
+    one.receive(D, Accepted(one.ballot, 3, 1, 0, 0, 1))
+    master.keep_sending[D] = math.inf
+    one.replica.master.append_configuration(configuration_entry(4, one.ballot, A, B, C).payload)
+    assert D in master.progress
+    assert master.feature_level == 2
+
+
+def test_a_lone_member_knows_what_it_knows() -> None:
+    one = One(voters=(A,))
+    one.tick()
+    assert (one.local.role, one.replica.master.feature_level) == (Role.MASTER, 2)
+
+
+def test_nothing_is_refused_and_nothing_appended_while_the_mastership_is_handed_over() -> None:
+    one = led()
+    one.replica.master.holding = True
+    found = one.turn(
+        events.SubmitLocal(1, group(1)), events.Received(B, OpenSession(5)), events.Tick()
+    )
+    assert not of_kind(found, effects.SubmitRefused)
+    assert one.local.log.last_seq == 2
+    one.replica.master.holding = False
+    one.turn()
+    assert one.local.log.last_seq == 4
+    # The limit holds all the same.
+    small = led(Limits(max_staged_bytes=400))
+    small.replica.master.holding = True
+    small.turn(events.SubmitLocal(1, group(1, 200)))
+    refused = small.turn(events.SubmitLocal(2, group(2, 200)))
+    assert of_kind(refused, effects.SubmitRefused) == [effects.SubmitRefused(2, True)]
+
+
+def test_who_was_removed_is_still_told_and_counts_for_nothing() -> None:
+    one = led()
+    master = one.replica.master
+    master.keep_sending[C] = math.inf
+    master.append_configuration(configuration_entry(3, one.ballot, A, B).payload)
+    ack(one, 2)
+    assert list(master.progress) == [B, C]
+    found = one.tick(0.1)
+    assert C in {to for send in of_kind(found, effects.Send) for to in send.to}
+    one.receive(C, Accepted(one.ballot, 3, master._round, 0, 0))
+    assert one.local.commit == 2, "a and c are no majority of a and b"
+    ack(one, 3, master._round)
+    assert one.local.commit == 3
+    one.now += 0.5
+    one.tick()
+    for _ in range(8):
+        one.tick(0.1)
+        one.receive(C, Accepted(one.ballot, 3, master._round, 0, 0))
+    assert not one.local.leads, "nor does c keep it leading"
+    assert master.keep_sending == {}
+
+
+def test_who_is_told_no_more_is_forgotten() -> None:
+    one = led()
+    master = one.replica.master
+    master.keep_sending[C] = math.inf
+    master.append_configuration(configuration_entry(3, one.ballot, A, B).payload)
+    del master.keep_sending[C]
+    master.know_everyone()
+    assert list(master.progress) == [B]
+
+
+def test_heard_lately_means_that_an_answered_round_was_sent_lately() -> None:
+    one = led()
+    master = one.replica.master
+    assert master.heard_within(A, 0.0)
+    assert not master.heard_within(C, 100.0), "not in this mastership"
+    one.tick(0.2)
+    number, sent_at = master._round, one.now
+    one.now += 0.5
+    one.receive(C, Accepted(one.ballot, 2, number, 0, 0))
+    assert master.progress[C].contact_at == sent_at
+    assert master.heard_within(C, 0.51)
+    assert not master.heard_within(C, 0.5)
+    assert not master.heard_within(D, 100.0)
+
+
+def test_a_master_sends_nothing_that_it_has_compacted() -> None:
+    one = led()
+    one.local.commit = one.local.apply_asked = one.local.applied = 2
+    one.local.log.compact(2)
+    found = one.turn(events.Disconnected(B), events.Tick())
+    found += one.tick(0.1)
+    assert {accept.previous.seq for accept in sent(found, Accept)} == {2}
+    assert not of_kind(found, effects.Load)
+    # There is no snapshot to give to c, which lacks everything: it is asked again and again.
+    reject = Reject(one.ballot, Refusal.GAP, one.ballot, 2, 0, one.replica.master._round)
+    found = one.receive(C, reject)
+    assert not of_kind(found, effects.LoadChunk)
+    assert not of_kind(found, effects.Halt)
+    assert sent(one.tick(0.1), Accept)
+
+
+def test_what_was_loaded_and_compacted_meanwhile_is_not_sent() -> None:
+    one = led()
+    one.local.log.evict(1, 0)
+    reject = Reject(one.ballot, Refusal.GAP, one.ballot, 1, 0, 1)
+    assert of_kind(one.receive(C, reject), effects.Load)
+    one.local.log.compact(1)
+    found = one.turn(events.Loaded(C, 1, (configuration_entry(1, FIRST, A, B, C),)))
+    assert not sent(found, Accept)
+    assert not of_kind(found, effects.Halt)

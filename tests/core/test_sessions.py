@@ -13,10 +13,13 @@ from clusterconsensus.consensus.sessions import (
     SessionTable,
     decode_session_order,
     encode_requests,
+    encode_saved,
     encode_session_order,
     is_well_formed,
 )
-from tests.core.one import A, B
+from clusterconsensus.consensus.types import incarnation
+from clusterconsensus.errors import SnapshotError
+from tests.core.one import A, B, C
 
 
 def test_a_session_is_opened_once_per_nonce() -> None:
@@ -121,3 +124,95 @@ def test_a_group_holds_what_it_says(first: int, acked_below: int, count: int, fi
 @pytest.mark.parametrize("body", [encode_requests([]), b"", b"\xc1", b"\x91" * 100_000])
 def test_a_group_of_nothing_is_none(body: bytes) -> None:
     assert not is_well_formed(Group(session=1, acked_below=0, first=1, count=0, body=body))
+
+
+# -- in a snapshot
+
+
+def a_table() -> SessionTable:
+    table = SessionTable()
+    table.open(5, NewSession(A, 1), 1.0)
+    table.open(7, NewSession(B, 2**60), 2.5)
+    session = table.get(5)
+    assert session is not None
+    session.outcomes.update({1: b"x", 2: b"\x00", 4: b"late", 3: b""})
+    session.acknowledge(2)
+    session.last_time = 9.5
+    return table
+
+
+def test_a_restored_table_is_the_same_table() -> None:
+    """X1: whatever is asked of either, the answers are alike."""
+    table, restored = a_table(), SessionTable()
+    restored.open(3, NewSession(C, 1), 0.0)
+    restored.restore(table.export())
+    assert restored.export() == table.export()
+    assert (len(restored), restored.get(3)) == (2, None)
+    held = restored.get(5)
+    assert held is not None
+    assert (held.number, held.owner, held.nonce) == (5, A, 1)
+    assert (held.last_time, held.acked_below) == (9.5, 2)
+    assert held.outcomes == {2: b"\x00", 4: b"late", 3: b""}
+    for each in (table, restored):
+        assert each.idle(5.0, 10) == CloseSessions(((7, 2.5),))
+        assert each.open(9, NewSession(A, 1), 10.0) == 5
+        assert each.open(10, NewSession(B, 3), 10.0) == 0
+        assert each.open(11, NewSession(C, 1), 10.0) == 11
+        session = each.get(5)
+        assert session is not None
+        session.acknowledge(4)
+        session.outcomes[5] = b"new"
+    assert restored.export() == table.export()
+
+
+def test_what_is_saved_does_not_change_any_more() -> None:
+    table = a_table()
+    before = table.export()
+    saved = table.save()
+    session = table.get(5)
+    assert session is not None
+    session.outcomes[9] = b"after"
+    session.acknowledge(3)
+    table.close(CloseSessions(((7, 2.5),)))
+    assert list(encode_saved(saved)) == before
+    assert table.export() != before
+
+
+def test_the_order_of_a_table_is_that_of_its_opening() -> None:
+    table = SessionTable()
+    for seq, owner in ((5, C), (6, A), (7, B), (8, C)):
+        table.open(seq, NewSession(owner, seq), 1.0)
+    restored = SessionTable()
+    restored.restore(table.export())
+    assert [piece.number for piece in restored.save()] == [6, 7, 8]
+
+
+@pytest.mark.parametrize("piece", [b"", b"\xc1", b"\x91" * 100_000, b"\x90"])
+def test_what_is_no_session_is_refused_and_changes_nothing(piece: bytes) -> None:
+    table = a_table()
+    before = table.export()
+    with pytest.raises(SnapshotError, match="session 1 of a snapshot"):
+        table.restore([before[0], piece])
+    assert table.export() == before
+
+
+def test_a_session_twice_is_refused() -> None:
+    table = a_table()
+    pieces = table.export()
+    with pytest.raises(SnapshotError, match="in it twice"):
+        table.restore([*pieces, pieces[0]])
+    assert table.export() == pieces
+
+
+def test_saving_ten_thousand_sessions_is_quick() -> None:
+    table = SessionTable()
+    for number in range(1, 10_001):
+        table.open(number, NewSession(incarnation("m", str(number)), 1), 1.0)
+        session = table.get(number)
+        assert session is not None
+        session.outcomes = dict.fromkeys(range(5), bytes(50))
+    table.save()
+    began = time.process_time()
+    saved = table.save()
+    assert time.process_time() - began < 0.5
+    assert len(saved) == 10_000

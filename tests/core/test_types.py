@@ -13,11 +13,12 @@ from clusterconsensus.consensus.types import (
     EntryKind,
     Member,
     Position,
+    SnapshotId,
     Standing,
     incarnation,
     member_id_of,
 )
-from tests.core.one import A, B, C, noop, seat
+from tests.core.one import A, B, C, D, noop, seat
 
 
 def test_ballots_are_ordered_by_instance_and_then_by_owner() -> None:
@@ -81,3 +82,33 @@ def test_an_entry_of_an_unknown_kind_can_be_named() -> None:
     """Whoever halts because of it says which it was."""
     entry = msgspec.structs.replace(noop(3, Ballot(2, B)), kind=77)
     assert str(entry).endswith("of the unknown kind 77")
+
+
+def test_a_configuration_of_an_earlier_version_is_still_read() -> None:
+    """It had no priorities and no removed members; it stands in logs and snapshots."""
+    seats = [["a", "1", "a:1", "voter", False], ["b", "1", "b:1", "learner", True]]
+    data = msgspec.msgpack.encode([seats, 7, b"state"])
+    found = msgspec.msgpack.decode(data, type=Configuration)
+    assert found == Configuration(
+        (seat(A), seat(B, Standing.LEARNER, True)), previous_seq=7, initial=b"state"
+    )
+    assert [held.priority for held in found.seats] == [1, 1]
+    assert found.removed == ()
+
+
+def test_who_was_removed_is_remembered_in_order_and_within_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clusterconsensus.consensus.types.MAX_REMOVED", 2)
+    first = Configuration((seat(A), seat(B), seat(C)))
+    second = first.without_seat(A, 4)
+    assert (second.voters, second.removed, second.previous_seq) == ((B, C), (A,), 4)
+    third = second.with_seat(seat(D), 5)
+    assert (third.everyone, third.removed) == ((B, C, D), (A,))
+    last = third.without_seat(B, 6).without_seat(C, 7)
+    assert (last.everyone, last.removed) == ((D,), (B, C))
+
+
+def test_a_snapshot_is_known_by_its_end_and_its_bytes() -> None:
+    snapshot = SnapshotId(Position(Ballot(2, A), 9), 100, 7)
+    assert (snapshot.seq, str(snapshot)) == (9, "9@2:a (100 bytes)")

@@ -33,6 +33,7 @@ from clusterconsensus import (
 )
 from clusterconsensus.runtime.environment import Environment
 from clusterconsensus.settings import KIB
+from clusterconsensus.state import Readable
 from clusterconsensus.storage.files import Files, RealFiles, WritableFile
 
 T = TypeVar("T")
@@ -130,11 +131,16 @@ class Book:
         return self.items[key]
 
     def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self.items)
+        return msgspec.msgpack.encode((self.items, self.history, self.times))
 
-    def install(self, snapshot: bytes) -> None:
-        self.items = msgspec.msgpack.decode(snapshot, type=dict[str, int])
-        self.history.clear()
+    def install(self, snapshot: Readable) -> None:
+        found = msgspec.msgpack.decode(snapshot.read())
+        if isinstance(found, dict):
+            found = (found, [], [])  # what a test gave to ``init_master``
+        items, history, times = found
+        self.items = items
+        self.history = [(seq, index, change) for seq, index, change in history]
+        self.times = times
 
     def changes(self) -> list[str]:
         """What was applied, in order."""
@@ -297,6 +303,7 @@ class Cluster:
         files: Files | None = None,
         transport: Transport | None = None,
         directory: str | None = None,
+        environment: Environment | None = None,
     ) -> Participant[Book]:
         """A participant that is not started."""
         member = self.member(name)
@@ -310,7 +317,7 @@ class Cluster:
             settings=settings or self.settings,
             codec=codec,
             event_handler=handler,
-            environment=None if files is None else Environment(files=files),
+            environment=environment or (None if files is None else Environment(files=files)),
         )
 
     async def start(self, name: str, **options: Any) -> Participant[Book]:

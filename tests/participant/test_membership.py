@@ -1,4 +1,4 @@
-"""Adding members, and refusing the wrong ones."""
+"""Adding, removing, replacing and moving members, and refusing the wrong ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ from clusterconsensus import (
     MembershipPendingError,
     NoMasterError,
     Outcome,
+    Participant,
     Role,
     SettingsError,
     TcpTransport,
 )
+from clusterconsensus.errors import RemovedError
+from clusterconsensus.runtime.status import CatchUp, Removed
 from clusterconsensus.settings import KIB
-from tests.participant.helpers import FAST, STEADY, Cluster, Ports, cluster, error_of, run, until
+from tests.participant.helpers import (
+    FAST,
+    STEADY,
+    Book,
+    Cluster,
+    Ports,
+    cluster,
+    error_of,
+    run,
+    until,
+)
 
 
 def test_members_are_added_through_any_member_and_repeating_it_is_harmless(tmp_path: Path) -> None:
@@ -283,4 +296,330 @@ def test_two_clusters_share_one_transport(tmp_path: Path) -> None:
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
+    run(main())
+
+
+# -- leaving, coming back, moving
+
+
+def seats(held: Cluster, name: str) -> dict[str, str]:
+    """The standing of each member, as one of them sees it."""
+    return {seat.id: str(seat.standing) for seat in held[name].status().members}
+
+
+def test_a_follower_is_removed_and_told_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            events = held["c"].events()
+            await held["b"].remove_participant("c")
+            assert seats(held, "a") == {"a": "voter", "b": "voter"}
+            await until(lambda: held["c"].status().role is Role.REMOVED)
+            async for event in events:
+                if isinstance(event, Removed):
+                    break
+            await events.aclose()
+            for call in (
+                held["c"].submit(["x", 1]),
+                held["c"].submit_all([["x", 1]]),
+                held["c"].read(lambda book: book.items),
+                held["c"].read(lambda book: book.items, consistency="local"),
+                held["c"].ping_master(),
+                held["c"].start_election(),
+                held["c"].wait_for_master(),
+                held["c"].add_participant(held.member("d")),
+                held["c"].join(held.member("a").address),
+                held["c"].transfer_master(),
+            ):
+                error = await error_of(call)
+                assert isinstance(error, RemovedError)
+                assert error.outcome is Outcome.NOT_APPLIED
+                assert "empty directory" in str(error)
+            assert await held["b"].submit(["x", 1]) == 1
+            await held["a"].remove_participant("c")
+            error = await error_of(held["a"].add_participant(held.member("c")))
+            assert isinstance(error, MembershipError)
+            assert "removed" in str(error)
+
+    run(main())
+
+
+def test_a_removed_member_stays_removed_and_comes_back_empty(tmp_path: Path) -> None:
+    """I3, M8."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            await held["a"].remove_participant("c")
+            await until(lambda: held["c"].status().role is Role.REMOVED)
+            await held.stop("c")
+            await held.start("c")
+            assert held["c"].status().role is Role.REMOVED
+            assert isinstance(await error_of(held["c"].submit(["x", 1])), RemovedError)
+            await held.stop("c")
+            held.wipe("c")
+            await held.start("c")
+            await held["b"].add_participant(held.member("c"))
+            assert await held["c"].submit(["x", 1]) == 1
+            await held.settled()
+
+    run(main())
+
+
+def test_a_member_removes_itself(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            await held["c"].remove_participant("c")
+            await until(lambda: held["c"].status().role is Role.REMOVED)
+            assert seats(held, "a") == {"a": "voter", "b": "voter"}
+
+    run(main())
+
+
+def test_the_master_is_removed_under_load_and_no_change_fails(tmp_path: Path) -> None:
+    """M7."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abcd") as held:
+            stop = False
+            done = 0
+
+            async def submitter(name: str) -> None:
+                nonlocal done
+                while not stop:
+                    await held[name].submit(["x", 1])
+                    done += 1
+
+            load = [asyncio.ensure_future(submitter(name)) for name in "bcd" for _ in range(3)]
+            assert held["a"].is_master
+            await held["a"].remove_participant("a")
+            await until(lambda: held["a"].status().role is Role.REMOVED)
+            assert (await held.has_master()).member.id in "bcd"
+            before = done
+            await until(lambda: done > before + 20)
+            stop = True
+            await asyncio.gather(*load)
+            assert seats(held, "b") == {"b": "voter", "c": "voter", "d": "voter"}
+            await held.stop("a")
+            for participant in await held.settled():
+                assert participant.state.items == {"x": done}
+
+    run(main())
+
+
+def test_a_cut_off_member_is_removed_and_hears_of_it_when_it_is_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            master = (await held.has_master()).member.id
+            lost, other = (name for name in "abc" if name != master)
+            held.cuts.isolate(lost, master, other)
+            await held[other].remove_participant(lost)
+            assert held[lost].status().role is not Role.REMOVED
+            assert await held[other].submit(["x", 1]) == 1
+            held.cuts.heal()
+            await until(lambda: held[lost].status().role is Role.REMOVED)
+            assert await held[other].submit(["x", 1]) == 2
+
+    run(main())
+
+
+def test_what_would_leave_too_few_is_refused_and_done_by_force(tmp_path: Path) -> None:
+    """M9."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            await held.stop("c")
+            for call in (
+                held["a"].remove_participant("b"),
+                held["b"].demote_participant("b"),
+            ):
+                error = await error_of(call)
+                assert isinstance(error, MembershipError)
+                assert not error.retryable
+                assert "force" in str(error)
+            assert seats(held, "a") == dict.fromkeys("abc", "voter")
+            await held["a"].remove_participant("c")
+            await held["a"].remove_participant("b")
+            error = await error_of(held["a"].remove_participant("a", force=True))
+            assert "last voter" in str(error)
+            assert await held["a"].submit(["x", 1]) == 1
+
+    run(main())
+
+
+def test_force_removes_although_it_must_wait_for_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            assert held["a"].is_master
+            await held.stop("c")
+            removal = asyncio.ensure_future(held["a"].remove_participant("b", force=True))
+            await until(lambda: "b" not in seats(held, "a"))
+            assert not removal.done(), "c has to agree"
+            await held.start("c")
+            await removal
+            await until(lambda: held["b"].status().role is Role.REMOVED)
+            assert seats(held, "c") == {"a": "voter", "c": "voter"}
+
+    run(main())
+
+
+def test_unknown_members_are_named(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "ab") as held:
+            a = held["a"]
+            for call in (
+                a.remove_participant("z"),
+                a.replace_participant(held.member("z")),
+                a.move_participant("z", "127.0.0.1:1"),
+                a.promote_participant("z"),
+                a.demote_participant("z"),
+                a.set_priority("z", 2),
+            ):
+                error = await error_of(call)
+                assert isinstance(error, MembershipError)
+                assert "'z'" in str(error)
+            for call in (a.remove_participant("no good"), a.move_participant("b", "")):
+                assert isinstance(await error_of(call), SettingsError)
+
+    run(main())
+
+
+def test_a_wiped_member_is_replaced_under_load(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            stop = False
+
+            async def submitter(name: str) -> None:
+                while not stop:
+                    await held[name].submit(["x", 1])
+
+            load = [asyncio.ensure_future(submitter(name)) for name in "ab" for _ in range(3)]
+            await held["b"].replace_participant(held.member("c"))  # with itself
+            old = {seat.id: seat.disk_id for seat in held["a"].status().members}
+            await held.stop("c")
+            held.wipe("c")
+            await held.start("c")
+            await held["b"].replace_participant(held.member("c"))
+            await held["a"].replace_participant(held.member("c"))
+            stop = True
+            await asyncio.gather(*load)
+            await held.settled()
+            new = {seat.id: seat.disk_id for seat in held["a"].status().members}
+            assert new["c"] != old["c"]
+            assert (new["a"], new["b"]) == (old["a"], old["b"])
+            assert seats(held, "b") == dict.fromkeys("abc", "voter")
+
+    run(main())
+
+
+def test_a_living_member_is_not_replaced_by_another_process_of_its_name(tmp_path: Path) -> None:
+    """Not by a process at another address either, whose connections say nothing about it."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            other = Member("b", held.ports.take())
+            impostor = Participant(
+                cluster=held.name,
+                member=other,
+                state=Book(),
+                directory=held.directory("other-b"),
+                transport=TcpTransport(other.address),
+                settings=FAST,
+            )
+            async with impostor:
+                error = await error_of(held["a"].replace_participant(other, timeout=3.0))
+                assert isinstance(error, MembershipError)
+                assert "alive" in str(error)
+            assert held["b"].status().role is not Role.REMOVED
+            await held.settled()
+
+    run(main())
+
+
+def test_a_vote_is_taken_and_given_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "abc") as held:
+            await held["b"].demote_participant("c")
+            await until(lambda: held["c"].status().role is Role.LEARNER)
+            await held["b"].demote_participant("c")
+            assert await held["c"].submit(["x", 1]) == 1
+            assert await held["c"].read(lambda book: book.items["x"]) == 1
+            await held["c"].promote_participant("c")
+            await until(lambda: held["c"].status().role is Role.FOLLOWER)
+            await held["c"].promote_participant("c")
+            assert held["a"].is_master
+            await held["a"].demote_participant("a")
+            await until(lambda: held["a"].status().role is Role.LEARNER)
+            assert (await held.has_master()).member.id in "bc"
+            await held.settled()
+
+    run(main())
+
+
+def test_a_learner_counts_for_nothing(tmp_path: Path) -> None:
+    """M4."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "ab", settings=FAST) as held:
+            await held.start("c")
+            await held["a"].add_participant(held.member("c"), learner=True)
+            assert seats(held, "b") == {"a": "voter", "b": "voter", "c": "learner"}
+            error = await error_of(held["c"].start_election())
+            assert "not a voter" in str(error)
+            await held["a"].submit(["x", 1])
+            await held.stop("b")
+            await until(lambda: not held["a"].is_master)
+            await error_of(held["a"].submit(["x", 1], timeout=0.2))
+            assert held["c"].state.items == {"x": 1}
+            await held.start("b")
+            await held.settled()
+
+    run(main())
+
+
+def test_a_member_moves_to_another_address(tmp_path: Path) -> None:
+    """I5."""
+
+    async def main() -> None:
+        async with cluster(tmp_path, "abc", settings=FAST) as held:
+            disks = {seat.id: seat.disk_id for seat in held["a"].status().members}
+            error = await error_of(held["a"].move_participant("c", held.member("b").address))
+            assert isinstance(error, MembershipError)
+            assert "'b'" in str(error)
+            await held.stop("c")
+            held._addresses["c"] = held.ports.take()
+            moving = asyncio.ensure_future(
+                held["b"].move_participant("c", held.member("c").address)
+            )
+            await held.start("c")
+            await moving
+            assert await held["a"].submit(["x", 1]) == 1
+            await held.settled()
+            for name in "abc":
+                found = {seat.id: seat for seat in held[name].status().members}
+                assert found["c"].address == held.member("c").address
+                assert {seat.id: seat.disk_id for seat in found.values()} == disks
+            await held["c"].move_participant("c", held.member("c").address)
+
+    run(main())
+
+
+def test_the_master_tells_how_far_a_newcomer_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, "ab") as held:
+            for _ in range(5):
+                await held["a"].submit(["x", 1])
+            events = held["a"].events()
+            await held.start("c")
+            held.cuts.cut("c", "a")  # it is taken in by nobody, and caught up with nothing
+            adding = asyncio.ensure_future(held["b"].add_participant(held.member("c")))
+            await asyncio.sleep(0)
+            held.cuts.heal()
+            async for event in events:
+                if isinstance(event, CatchUp):
+                    assert event.member == held.member("c")
+                    assert event.sequence <= event.target_sequence
+                    assert event.target_sequence >= 6
+                    break
+            await events.aclose()
+            await adding
+
     run(main())

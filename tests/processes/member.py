@@ -33,6 +33,7 @@ from clusterconsensus import (
     TcpTransport,
 )
 from clusterconsensus.settings import KIB
+from clusterconsensus.state import Readable
 from tests.processes.clients import Clients, Map
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -90,8 +91,8 @@ class History:
     def snapshot(self) -> bytes:
         return msgspec.msgpack.encode((self.changes, self.map.values))
 
-    def install(self, snapshot: bytes) -> None:
-        self.changes, self.map.values = msgspec.msgpack.decode(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.changes, self.map.values = msgspec.msgpack.decode(snapshot.read())
 
 
 def say(**content: object) -> None:

@@ -23,7 +23,7 @@ from clusterconsensus.errors import OutcomeUnknownError
 from clusterconsensus.runtime.applier import Applier
 from clusterconsensus.runtime.submits import Submits
 from clusterconsensus.settings import Settings
-from clusterconsensus.state import Codec, Context, State
+from clusterconsensus.state import Codec, Context, Readable, State
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ class Recorder:
     def snapshot(self) -> bytes:
         return CODEC.encode_change(self.applied)
 
-    def install(self, snapshot: bytes) -> None:
-        self.applied = CODEC.decode_change(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.applied = CODEC.decode_change(snapshot.read())
 
 
 class Heard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,17 @@ from hypothesis import strategies as st
 from clusterconsensus.codec import MsgpackCodec
 from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.messages import Group
+from clusterconsensus.consensus.sessions import encode_saved
 from clusterconsensus.consensus.types import Configuration, Entry, EntryKind
-from clusterconsensus.errors import ApplyError, BrokenInvariantError
+from clusterconsensus.errors import (
+    ApplyError,
+    BrokenInvariantError,
+    DamagedError,
+    SnapshotError,
+)
 from clusterconsensus.runtime import outcomes
-from clusterconsensus.state import Context
+from clusterconsensus.runtime.applier import Capture
+from clusterconsensus.state import Context, Readable, whole
 from tests.runtime.helpers import (
     BALLOT,
     CODEC,
@@ -356,7 +364,7 @@ def logs(draw: st.DrawFn) -> list[Entry]:
     return entries
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(logs())
 def test_members_that_slice_differently_agree(entries: list[Entry]) -> None:
     quick, slowly = fed(entries, 0.0), fed(entries, 0.02)
@@ -436,3 +444,194 @@ def test_there_is_nothing_to_do_where_all_is_applied() -> None:
     entries: Iterator[Entry] = iter([noop(1)])
     assert member.applier.run(lambda seq: next(entries), 1)
     assert member.applier.run(never, 1)
+
+
+# -- snapshots
+
+
+def install(member: Member, taken: Capture) -> None:
+    """Let a member begin anew with what another one captured."""
+    member.applier.begin_install()
+    installed = member.applier.install(
+        taken.seq,
+        taken.checksum,
+        taken.time,
+        encode_saved(taken.sessions),
+        io.BytesIO(whole(taken.state)),
+    )
+    member.applier.end_install(installed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(), st.integers(0, 8), st.integers(0, 8))
+def test_a_member_that_begins_with_a_snapshot_is_like_one_that_applied_all(
+    entries: list[Entry], cut: int, behind: int
+) -> None:
+    """I-14, X1: wherever it is taken, and whatever was there before."""
+    whole_log = fed(entries, 0.0)
+    cut = min(cut, len(entries))
+    source = fed(entries[:cut], 0.0)
+    other = fed(entries[: min(cut, behind)], 0.0)
+    install(other, source.applier.capture())
+    assert other.applier.checksum == source.applier.checksum
+    assert other.applier.sessions.export() == source.applier.sessions.export()
+    other.feed(*entries[cut:])
+    assert other.applier.checksum == whole_log.applier.checksum
+    assert other.applier.applied == len(entries)
+    assert other.applier.time == whole_log.applier.time
+    assert other.applier.state.snapshot() == whole_log.applier.state.snapshot()
+    assert other.applier.sessions.export() == whole_log.applier.sessions.export()
+
+
+def test_a_request_from_before_the_snapshot_is_not_executed_behind_it() -> None:
+    """I-15 through a snapshot."""
+    source, other = Member(), Member()
+    once = group(1, 1, request("x"), request("y"))
+    source.feed(session(1), changes(2, once))
+    install(other, source.applier.capture())
+    other.feed(changes(3, once, group(1, 3, request("z"))))
+    assert other.recorder.applied == ["x", "y", "z"]
+    assert [results(found) for found in other.outcomes] == [[1, 2], [3]]
+
+
+def test_a_capture_does_not_change_any_more() -> None:
+    member, other = Member(), Member()
+    member.feed(session(1), changes(2, group(1, 1, request("x"))))
+    taken = member.applier.capture()
+    member.feed(changes(3, group(1, 2, request("y"), acked_below=2), time=9.0))
+    install(other, taken)
+    assert (taken.seq, other.applier.applied, other.applier.time) == (2, 2, 5.0)
+    held = other.applier.sessions.get(1)
+    assert held is not None
+    assert list(held.outcomes) == [1]
+    assert other.recorder.applied == ["x"]
+
+
+def half_way() -> tuple[Member, Slow]:
+    """A member in the middle of entry 2, which collects changes."""
+    member, state = slow(0.5)
+    member.applier.collect(True)
+    member.feed(session(1))
+    member.log[2] = changes(2, group(1, 1, *(request(n) for n in range(3))))
+    member.log[3] = noop(3)
+    assert not member.applier.run(member.log.__getitem__, 3)
+    return member, state
+
+
+def test_nothing_is_captured_in_the_middle_of_an_entry() -> None:
+    """S5: a snapshot covers exactly what its sequence says."""
+    member, state = half_way()
+    with pytest.raises(SnapshotError, match="in the middle of entry 2"):
+        member.applier.capture()
+    member.applier.stop_between_entries()
+    state.seconds = 0.0
+    assert not member.applier.run(member.log.__getitem__, 3), "the slice goes on behind the entry"
+    assert member.applier.capture().seq == 2
+    assert member.applier.run(member.log.__getitem__, 3)
+    assert member.applier.applied == 3
+
+
+def test_an_install_drops_the_entry_that_is_applied_by_half() -> None:
+    source = Member()
+    source.feed(session(1), changes(2, group(1, 1, *(request(n) for n in range(3)))), noop(3))
+    member, state = half_way()
+    install(member, source.applier.capture())
+    assert state.applied == [0, 1, 2]
+    member.feed(changes(4, group(1, 4, request("z"))))
+    assert state.applied == [0, 1, 2, "z"]
+    assert member.heard.entries[-1][1] == ["z"], "nothing of the dropped entry is told later"
+
+
+def test_an_install_shows_when_it_is_complete() -> None:
+    """S4: sequence, checksum, time and sessions change together; nothing is applied meanwhile."""
+    source, member = Member(), Member()
+    source.feed(session(1), changes(2, group(1, 1, request("x")), time=7.5))
+    applier, taken = member.applier, source.applier.capture()
+    applier.begin_install()
+    state = io.BytesIO(whole(taken.state))
+    installed = applier.install(taken.seq, 77, 7.5, encode_saved(taken.sessions), state)
+    assert (applier.applied, applier.checksum, applier.time, len(applier.sessions)) == (0, 0, 0, 0)
+    assert applier.installing
+    with pytest.raises(BrokenInvariantError, match="while a snapshot"):
+        member.feed(noop(1))
+    with pytest.raises(SnapshotError, match="being installed"):
+        applier.capture()
+    applier.end_install(installed)
+    assert (applier.applied, applier.checksum, applier.time) == (2, 77, 7.5)
+    assert len(applier.sessions) == 1
+    assert not applier.installing
+
+
+def test_an_older_snapshot_is_refused() -> None:
+    member = Member()
+    member.feed(noop(1), noop(2))
+    member.applier.begin_install()
+    with pytest.raises(BrokenInvariantError, match="no successor of 2"):
+        member.applier.install(1, 0, 0.0, [], io.BytesIO())
+    member = Member()
+    with pytest.raises(BrokenInvariantError, match="beside the applying"):
+        member.applier.install(1, 0, 0.0, [], io.BytesIO())
+
+
+class BadSnapshots(Recorder):
+    """A state whose snapshots are not worth much."""
+
+    def __init__(self, taken: Any, installed: BaseException | None = None) -> None:
+        super().__init__()
+        self.taken = taken
+        self.installed = installed
+
+    def snapshot(self) -> Any:
+        if isinstance(self.taken, BaseException):
+            raise self.taken
+        return self.taken
+
+    def install(self, snapshot: Readable) -> None:
+        if self.installed is not None:
+            raise self.installed
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        (ValueError("no"), "raised ValueError: no, after sequence 1"),
+        (MemoryError(), "raised MemoryError"),
+        (None, "returned a NoneType"),
+        ("text", "returned a str"),
+        (bytearray(b"x"), "returned a bytearray"),
+        (5, "returned a int"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_taken_changes_nothing(taken: Any, said: str) -> None:
+    member = Member(BadSnapshots(taken))
+    member.feed(noop(1))
+    with pytest.raises(SnapshotError, match=said):
+        member.applier.capture()
+    member.feed(noop(2))
+    assert member.applier.applied == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), MemoryError(), SystemExit(3)])
+def test_a_state_that_does_not_install_stops(error: BaseException) -> None:
+    member = Member(BadSnapshots(b"", error))
+    member.applier.begin_install()
+    with pytest.raises(BrokenInvariantError, match="sequence 3 cannot be installed") as caught:
+        member.applier.install(3, 0, 0.0, [], io.BytesIO())
+    assert caught.value.__cause__ is error
+    assert member.applier.applied == 0
+
+
+def test_damage_that_is_found_while_installing_is_told_as_such() -> None:
+    member = Member(BadSnapshots(b"", DamagedError("bit 5")))
+    member.applier.begin_install()
+    with pytest.raises(DamagedError, match="bit 5"):
+        member.applier.install(3, 0, 0.0, [], io.BytesIO())
+
+
+def test_sessions_that_contradict_themselves_stop_before_the_state_is_touched() -> None:
+    source, member = Member(), Member()
+    source.feed(session(1))
+    pieces = source.applier.sessions.export()
+    member.applier.begin_install()
+    with pytest.raises(BrokenInvariantError, match="in it twice"):
+        member.applier.install(3, 0, 0.0, pieces * 2, io.BytesIO(b"\xc1"))

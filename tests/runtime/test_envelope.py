@@ -13,6 +13,8 @@ from clusterconsensus.consensus.messages import (
     Accept,
     Identify,
     Identity,
+    JoinAsk,
+    MembershipReply,
     Message,
     Probe,
     ReadAsk,
@@ -136,6 +138,43 @@ def test_who_are_you_is_answered_by_whoever_is_there() -> None:
     assert own.admit(sent(Identify(1), to_id="z", to_disk="")) is not None
     assert own.admit(sent(Identity(1, "c1"), to_id="z", to_disk="")) is None
     assert own.dropped == {"destination": 1}
+
+
+JOIN = JoinAsk(1, "b", B.address)
+
+
+def test_whoever_wants_to_join_knows_only_an_address() -> None:
+    own = gate()
+    for to_id in ("", "a"):
+        arrival = own.admit(sent(JOIN, cluster_id="", to_id=to_id, to_disk=""))
+        assert arrival == Arrival(NAME_B, B, "", JOIN)
+    assert own.address_of(NAME_B) == B
+    assert gate("").admit(sent(JOIN, cluster_id="", to_id="", to_disk="")) is not None
+    assert own.admit(sent(JOIN, to_id="", to_disk="")) is not None, "a learner of this cluster"
+    assert own.admit(sent(JOIN, cluster_id="", to_id="z", to_disk="")) is None
+    assert own.admit(sent(JOIN, cluster_id="", to_id="", to_disk="other")) is None
+    assert own.dropped == {"destination": 2}
+    assert own.admit(sent(JOIN, cluster_id="c2", to_id="", to_disk="")) is None
+    assert own.dropped == {"destination": 2, "cluster": 1}
+
+
+@pytest.mark.parametrize("message", [PROBE, ACCEPT, ReadAsk(1), MembershipReply(1, "", False)])
+def test_nothing_else_is_for_whoever_is_there(message: Message) -> None:
+    own = gate()
+    assert own.admit(sent(message, to_id="", to_disk="")) is None
+    assert own.dropped == {"destination": 1}
+
+
+def test_an_unjoined_member_hears_what_became_of_its_question() -> None:
+    reply = MembershipReply(1, "no", False)
+    own = gate("")
+    assert own.admit(sent(reply)) is not None
+    assert own.admit(sent(reply, cluster_id="")) is not None, "the other is in none either"
+    assert own.admit(sent(reply, to_disk="")) is None
+    assert own.dropped == {"cluster": 1}
+    joined = gate()
+    assert joined.admit(sent(reply)) is not None
+    assert joined.admit(sent(reply, cluster_id="c2")) is None
 
 
 @pytest.mark.parametrize(("to_id", "to_disk"), [("z", DISK_A), ("z", ""), ("a", "old")])

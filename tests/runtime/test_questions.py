@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from clusterconsensus.consensus.changes import Change
+from clusterconsensus.consensus.messages import Action
 from clusterconsensus.consensus.types import NOBODY, Incarnation, Member
 from clusterconsensus.errors import (
     MembershipError,
@@ -14,6 +16,7 @@ from clusterconsensus.errors import (
     OverloadedError,
     ParticipantClosedError,
     ReadFailedError,
+    RemovedError,
 )
 from clusterconsensus.runtime.questions import (
     ASK_AGAIN_SECONDS,
@@ -24,7 +27,9 @@ from clusterconsensus.settings import Settings
 from tests.runtime.helpers import NEVER, Still, failure, run
 
 B = Incarnation("b@1")
-M = Member("m", "10.0.0.1:1")
+M = Change(Action.ADD, Member("m", "10.0.0.1:1"))
+N = Change(Action.REMOVE, Member("n", ""))
+ANYBODY = Change(Action.TRANSFER, Member("", ""))
 CLOSED = ParticipantClosedError("closed")
 
 
@@ -46,7 +51,7 @@ class Readers:
         self.reads = ReadQuestions(
             Settings(**settings).validate(),
             self.clock,
-            lambda to, nonce: self.asked.append((to, nonce)),
+            lambda to, nonce, lease: self.asked.append((to, nonce)),
             self._woken,
         )
         self.reads.on_leader(leader)
@@ -214,11 +219,11 @@ class Asker:
 
     def __init__(self, leader: Incarnation | None = NOBODY) -> None:
         self.clock = Still()
-        self.asked: list[tuple[Incarnation, int, Member]] = []
+        self.asked: list[tuple[Incarnation, int, Change]] = []
         self.questions = MembershipQuestions(
             Settings(),
             self.clock,
-            lambda to, nonce, member: self.asked.append((to, nonce, member)),
+            lambda to, nonce, change: self.asked.append((to, nonce, change)),
             lambda: None,
         )
         self.questions.on_leader(leader)
@@ -235,7 +240,7 @@ class Asker:
 def test_a_membership_request_is_asked_until_it_is_answered() -> None:
     async def main() -> None:
         asker = Asker(B)
-        future = asker.questions.add(M, None)
+        future = asker.questions.change(M, None)
         asker.questions.flush()
         asker.later(1.5)
         assert asker.asked == [(B, 1, M)] * 2
@@ -250,7 +255,7 @@ def test_a_membership_request_is_asked_until_it_is_answered() -> None:
 def test_a_final_refusal_ends_it_and_a_passing_one_does_not() -> None:
     async def main() -> None:
         asker = Asker(B)
-        future = asker.questions.add(M, None)
+        future = asker.questions.change(M, None)
         asker.questions.flush()
         asker.questions.on_reply(1, "not now", True)
         assert not future.done()
@@ -267,17 +272,18 @@ def test_a_final_refusal_ends_it_and_a_passing_one_does_not() -> None:
 def test_a_membership_request_that_is_late_says_why() -> None:
     async def main() -> None:
         asker = Asker(B)
-        silent = asker.questions.add(M, 1.0)
-        told = asker.questions.add(Member("n", "10.0.0.2:1"), 1.0)
+        silent = asker.questions.change(M, 1.0)
+        told = asker.questions.change(N, 1.0)
         asker.questions.flush()
         asker.questions.on_reply(2, "it sleeps", True)
         asker.later(1.5)
         first, second = failure(silent), failure(told)
         assert isinstance(first, MembershipError)
         assert "did not answer" in str(first)
-        assert str(M) in str(first)
+        assert "add member m (10.0.0.1:1)" in str(first)
         assert isinstance(second, MembershipError)
         assert "it sleeps" in str(second)
+        assert "remove member 'n'" in str(second)
 
     run(main())
 
@@ -285,7 +291,7 @@ def test_a_membership_request_that_is_late_says_why() -> None:
 def test_a_membership_request_without_a_master() -> None:
     async def main() -> None:
         asker = Asker(None)
-        future = asker.questions.add(M, 1.0)
+        future = asker.questions.change(M, 1.0)
         asker.questions.flush()
         assert asker.asked == []
         asker.later(1.5)
@@ -297,10 +303,85 @@ def test_a_membership_request_without_a_master() -> None:
 def test_closing_ends_every_membership_request() -> None:
     async def main() -> None:
         asker = Asker()
-        future = asker.questions.add(M, None)
-        cancelled = asker.questions.add(M, None)
+        future = asker.questions.change(M, None)
+        cancelled = asker.questions.change(M, None)
         cancelled.cancel()
         asker.questions.close(CLOSED)
         assert failure(future) is CLOSED
+
+    run(main())
+
+
+def test_a_request_that_nobody_waits_for_is_not_asked_any_more() -> None:
+    async def main() -> None:
+        asker = Asker(B)
+        future = asker.questions.change(N, None)
+        asker.questions.flush()
+        future.cancel()
+        asker.later(5)
+        assert len(asker.asked) == 1
+        assert asker.questions.deadline == NEVER
+
+    run(main())
+
+
+def test_the_next_master_is_asked_at_once_for_what_the_last_one_did_not_do() -> None:
+    async def main() -> None:
+        asker = Asker(B)
+        to_c = asker.questions.change(Change(Action.TRANSFER, Member("c", "")), None)
+        removal = asker.questions.change(N, None)
+        asker.questions.flush()
+        asker.questions.on_leader(None)
+        asker.questions.on_leader(Incarnation("c@1"))
+        asker.questions.flush()
+        assert [to for to, _, _ in asker.asked] == [B, B, "c@1", "c@1"]
+        assert not to_c.done()
+        assert not removal.done()
+
+    run(main())
+
+
+def test_whoever_wants_another_master_has_it_when_there_is_one() -> None:
+    """The next master must not be asked to hand over once more."""
+
+    async def main() -> None:
+        asker = Asker(B)
+        future = asker.questions.change(ANYBODY, None)
+        asker.questions.flush()
+        asker.questions.on_leader(None)
+        assert not future.done()
+        asker.questions.on_leader(B)
+        assert not future.done(), "it leads again"
+        asker.questions.flush()
+        asker.questions.on_leader(NOBODY)
+        await future
+        asker.questions.flush()
+        assert {to for to, _, _ in asker.asked} == {B}
+
+    run(main())
+
+
+def test_another_master_that_came_before_the_question_is_asked() -> None:
+    async def main() -> None:
+        asker = Asker(None)
+        future = asker.questions.change(ANYBODY, None)
+        asker.questions.flush()
+        asker.questions.on_leader(B)
+        asker.questions.flush()
+        assert asker.asked == [(B, 1, ANYBODY)]
+        assert not future.done()
+
+    run(main())
+
+
+def test_a_removed_member_has_what_it_asked_for_and_nothing_else() -> None:
+    async def main() -> None:
+        asker = Asker(B)
+        itself = asker.questions.change(Change(Action.REMOVE, Member("a", "")), None)
+        other = asker.questions.change(N, None)
+        gone = RemovedError("gone")
+        asker.questions.on_removed("a", gone)
+        await itself
+        assert failure(other) is gone
 
     run(main())

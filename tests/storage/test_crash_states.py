@@ -54,7 +54,7 @@ def live_quickly(number: int) -> Life:
 
 
 def test_drawn_lives_show_everything_acknowledged() -> None:
-    lives = [live_quickly(number) for number in range(2, 8)]
+    lives = [live_quickly(number) for number in range(2, 14)]
     assert sum(life.deaths for life in lives) >= 20
     assert sum(life.torn for life in lives) >= 100
     assert min(life.states for life in lives) >= 100
@@ -131,7 +131,7 @@ def test_the_checks_would_notice(
 ) -> None:
     mutant(monkeypatch)
     with pytest.raises(DisprovedError):
-        [live_quickly(number) for number in range(8)]
+        [live_quickly(number) for number in range(24)]
 
 
 def test_what_a_dead_process_left_unsynced_is_made_durable_before_it_is_believed() -> None:

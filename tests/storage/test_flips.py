@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from clusterconsensus.simulation.journals.checks import check_flips
-from clusterconsensus.storage import identity, records, recovery
+from clusterconsensus.storage import findings, identity, records
 from clusterconsensus.storage.recovery import Scan
 
 
@@ -56,7 +56,7 @@ def identities_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 def headers_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = records.decode_header
     monkeypatch.setattr(
-        recovery, "decode_header", lambda data: real(data[:1000] + bytes(96) + data[1096:])
+        findings, "decode_header", lambda data: real(data[:1000] + bytes(96) + data[1096:])
     )
 
 

@@ -77,10 +77,26 @@ def _print(console: Console, report: Report) -> None:
         facts.add_row("disk", escape(identity.disk_id))
     facts.add_row("promised", _ballot(report.promised_instance, report.promised_owner))
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.entries.items())
-    facts.add_row("log", f"{report.first_seq} to {report.last_seq}" if report.last_seq else "empty")
+    if report.recovering:
+        facts.add_row("recovering", "[yellow]yes: it was damaged, and does not vote[/]")
+    facts.add_row(
+        "log", f"{report.first_seq} to {report.last_seq}" if report.first_seq else "empty"
+    )
+    if report.base_seq:
+        ballot = _ballot(report.base_instance, report.base_owner)
+        facts.add_row("before it, in a snapshot", f"up to {report.base_seq}, ballot {ballot}")
     facts.add_row("entries", f"{kinds or 'none'}; {report.payload_bytes:,} bytes of payload")
     facts.add_row("chosen at least to", str(report.commit_hint))
     facts.add_row("closed in good order", "yes" if report.closed_cleanly else "no")
+    if report.set_aside:
+        facts.add_row("set aside, damaged", escape(", ".join(report.set_aside)))
+    for snapshot in report.snapshots:
+        state = "[red]damaged[/]" if snapshot.damage else "whole"
+        ballot = _ballot(snapshot.instance, snapshot.owner)
+        facts.add_row(
+            "snapshot",
+            f"up to {snapshot.seq}, ballot {ballot}, {snapshot.size_bytes:,} bytes, {state}",
+        )
     console.print(facts)
     table = Table("segment", "bytes", "used", "batches", "entries", "first", "last")
     for segment in report.segments:

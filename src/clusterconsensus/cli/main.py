@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from clusterconsensus import __version__
+from clusterconsensus.cli.backup_options import add_recover, add_snapshot
 
 MIN_MEMBERS, MAX_MEMBERS = 1, 9
 MIN_SECONDS, MAX_SECONDS = 3.0, 600.0
@@ -95,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Read and verify the directory of a member that is not running.",
     )
     _add_inspect(inspect)
+    add_snapshot(commands)
+    add_recover(commands)
     simulate = commands.add_parser(
         "simulate",
         allow_abbrev=False,
@@ -293,6 +296,10 @@ def _run(options: argparse.Namespace) -> int:
         from clusterconsensus.cli import inspect
 
         return inspect.run(options.directory, options.json, options.entries)
+    if options.command in ("snapshot", "recover"):
+        from clusterconsensus.cli import backup
+
+        return backup.run(options)
     if options.command == "simulate":
         from clusterconsensus.cli import simulate
 

@@ -14,7 +14,7 @@ disk holds (C-8).
 from __future__ import annotations
 
 from clusterconsensus.consensus.effects import Load
-from clusterconsensus.consensus.local import Local
+from clusterconsensus.consensus.local import FEATURE_LEVEL, Local
 from clusterconsensus.consensus.log import LogError, well_formed
 from clusterconsensus.consensus.messages import (
     Accept,
@@ -28,7 +28,7 @@ from clusterconsensus.consensus.messages import (
     Refusal,
     Reject,
 )
-from clusterconsensus.consensus.types import ZERO, Ballot, Entry, Incarnation
+from clusterconsensus.consensus.types import ZERO, Ballot, Entry, Incarnation, Position
 
 
 class Acceptor:
@@ -51,14 +51,25 @@ class Acceptor:
         local = self._local
         refusal = Refusal.NONE
         seq, committed = local.log.committed_configuration(local.commit)
-        if local.hears_master() and local.master != source:
+        if source in committed.removed:
+            refusal = Refusal.REMOVED
+        elif local.recovering:
+            refusal = Refusal.RECOVERING
+        elif local.hears_master() and local.master != source:
             refusal = Refusal.STICKY
         elif seq > message.configuration_seq and committed.seat(source) is None:
             refusal = Refusal.NOT_MEMBER
         elif message.ballot <= local.promised:
             refusal = Refusal.LOWER
+        elif self._is_compacted(message.base, message.last):
+            refusal = Refusal.COMPACTED
         reply = ProbeReply(message.ballot, refusal, local.promised, local.log.last)
         local.send(source, reply)
+
+    def _is_compacted(self, base: int, last: Position) -> bool:
+        """Whether the asker would have to adopt entries that are no longer here."""
+        log = self._local.log
+        return log.base.seq > base and log.last > last
 
     # -- promises (E4)
 
@@ -75,11 +86,16 @@ class Acceptor:
         if self._preparing == (source, message):
             return False  # a repetition; the answer is on its way or is given again below
         refusal = Refusal.NONE
-        if local.hears_master() and local.master != source:
+        asked_by_master = message.transfer_from == local.master_ballot > ZERO
+        if local.recovering:
+            refusal = Refusal.RECOVERING
+        elif local.hears_master() and local.master != source and not asked_by_master:
             refusal = Refusal.STICKY
         elif message.ballot <= local.promised:
             repeated = message.ballot == local.promised and local.master_ballot < message.ballot
             refusal = Refusal.NONE if repeated else Refusal.LOWER
+        elif self._is_compacted(message.base, message.last):
+            refusal = Refusal.COMPACTED
         if refusal is not Refusal.NONE:
             reply = Promise(message.ballot, refusal, local.promised, local.log.last)
             local.send(source, reply)
@@ -118,7 +134,8 @@ class Acceptor:
         local = self._local
         if message.ballot != local.promised_durable or message.ballot.owner != source:
             return
-        if not 0 < message.first <= local.log.last_seq or local.promised != message.ballot:
+        log = local.log
+        if not log.base.seq < message.first <= log.last_seq or local.promised != message.ballot:
             return
         if local.log.is_cached(message.first):
             entries = local.log.slice(message.first, local.limits.max_batch_bytes)
@@ -176,17 +193,14 @@ class Acceptor:
         raised = message.ballot > local.promised
         if raised:
             local.raise_promise(message.ballot)  # accepting is promising (C-1)
-        if message.ballot != self._verified_ballot:
-            self._verified_ballot = message.ballot
-            self._verified = 0
-            self._ack_due = False
-            self._acked_match = 0
-            self._ack_round = 0
+        self._follow(message.ballot)
+        local.cluster_level = message.level
         previous = message.previous
         if previous.seq > local.commit and log.ballot_at(previous.seq) != previous.ballot:
             if raised:
                 local.persist(promised=message.ballot)
-            self._reject(source, message, Refusal.GAP, self._hint(previous.seq))
+            refusal = Refusal.LOST if local.recovering else Refusal.GAP
+            self._reject(source, message, refusal, self._hint(previous.seq))
             return
         entries = message.entries
         if previous.seq < local.commit:
@@ -208,10 +222,38 @@ class Acceptor:
             self._ack_due = True
         self._ack_round = max(self._ack_round, message.round)
 
+    def _follow(self, ballot: Ballot) -> None:
+        """What was verified counts for its ballot alone."""
+        if ballot != self._verified_ballot:
+            self._verified_ballot = ballot
+            self._verified = 0
+            self._ack_due = False
+            self._acked_match = 0
+            self._ack_round = 0
+
+    def verified(self, ballot: Ballot) -> int:
+        """Up to where the own log is known to equal the master's in a ballot."""
+        return self._verified if ballot == self._verified_ballot else 0
+
+    def on_snapshot(self, ballot: Ballot, *, raised: bool) -> None:
+        """A piece of a snapshot came from a master: following it is promising its ballot (R1b)."""
+        local = self._local
+        if raised:
+            local.raise_promise(ballot)
+            local.persist(promised=ballot)
+        self._follow(ballot)
+
+    def on_installed(self, seq: int) -> None:
+        """The log gave way to a snapshot. All of it is chosen, so it is in the log of whoever leads
+        in the ballot that is followed (I-4)."""
+        self._verified = max(self._verified, seq)
+        self._ack_due = self._verified_ballot is not ZERO
+
     def _check_covered(self, entries: tuple[Entry, ...]) -> None:
         local = self._local
+        base = local.log.base.seq
         for entry in entries:
-            if entry.seq <= local.commit and local.log.ballot_at(entry.seq) != entry.ballot:
+            if base < entry.seq <= local.commit and local.log.ballot_at(entry.seq) != entry.ballot:
                 raise LogError(f"entry {entry} differs from the committed one here (I-1)")
 
     def _hint(self, previous_seq: int) -> int:
@@ -241,7 +283,16 @@ class Acceptor:
         self._acked_match = match
         local.send(
             ballot.owner,
-            Accepted(ballot, match, self._ack_round, local.applied, local.checksum),
+            Accepted(
+                ballot,
+                match,
+                self._ack_round,
+                local.applied,
+                local.checksum,
+                FEATURE_LEVEL,
+                local.limits.lease_reads,
+                local.recovering,
+            ),
         )
 
     def end_of_turn(self) -> None:

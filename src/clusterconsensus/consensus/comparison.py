@@ -29,12 +29,15 @@ class Comparison:
         self._agreeing: dict[Incarnation, int] = {}
         """Up to which sequence a member agreed."""
         self._differing: dict[Incarnation, Quarantine] = {}
+        self.diverged: dict[Incarnation, None] = {}
+        """Who was told to stop serving, and has not agreed since."""
 
     def clear(self) -> None:
         self._own.clear()
         self._order.clear()
         self._agreeing.clear()
         self._differing.clear()
+        self.diverged.clear()
 
     def on_applied(self, seq: int, checksum: int) -> None:
         """The master itself has applied up to ``seq``."""
@@ -52,6 +55,7 @@ class Comparison:
         if own == message.checksum:
             self._agreeing[source] = max(message.applied, self._agreeing.get(source, 0))
             self._differing.pop(source, None)
+            self.diverged.pop(source, None)
         else:
             self._agreeing.pop(source, None)
             self._differing[source] = Quarantine(ballot, message.applied, own, message.checksum)
@@ -82,5 +86,6 @@ class Comparison:
             return
         for name in sorted(self._differing):
             local.send(name, self._differing[name])
+            self.diverged[name] = None
         self._differing.clear()
         self._agreeing.clear()

@@ -10,15 +10,24 @@ from __future__ import annotations
 import msgspec
 
 from clusterconsensus.consensus.messages import Message
-from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member, Role
+from clusterconsensus.consensus.types import (
+    Ballot,
+    Entry,
+    Incarnation,
+    Member,
+    Position,
+    Role,
+    SnapshotId,
+)
 
 
 class Persist(msgspec.Struct, frozen=True, gc=False):
     """Make this durable as one atomic unit, after all earlier ones, and report ``Persisted``.
 
-    The parts take effect in the order of the fields: the promise is raised, then the log is cut
-    off from ``truncate_from`` on, then the entries (contiguous, ascending) are appended.
-    ``commit`` is a hint for the next start: the highest sequence known to be chosen.
+    The parts take effect in this order: the promise is raised; the log is cut off from
+    ``truncate_from`` on, or given up as a whole and begun anew behind ``base``, which a durable
+    snapshot covers (S4); the entries (contiguous, ascending) are appended; ``recovering`` is noted
+    (W4). ``commit`` is a hint for the next start: the highest sequence known to be chosen.
     """
 
     ticket: int
@@ -26,6 +35,8 @@ class Persist(msgspec.Struct, frozen=True, gc=False):
     truncate_from: int | None = None
     entries: tuple[Entry, ...] = ()
     commit: int = 0
+    base: Position | None = None
+    recovering: bool | None = None
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +68,42 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
     ``Applied``."""
 
     seq: int
+
+
+class LoadChunk(msgspec.Struct, frozen=True, gc=False):
+    """Read a piece of an own snapshot file for a member that is being caught up, and report
+    ``ChunkLoaded``."""
+
+    to: Incarnation
+    snapshot: SnapshotId
+    offset: int
+    max_bytes: int
+
+
+class StoreChunk(msgspec.Struct, frozen=True, gc=False):
+    """Keep a piece of a snapshot that a master sends, and report ``ChunkStored`` with what is
+    wanted next. When the last piece is there the whole file is checked, made durable and given its
+    name (D7); then report ``SnapshotStored``. A piece of another snapshot drops what came of the
+    one before."""
+
+    snapshot: SnapshotId
+    offset: int
+    chunk: bytes
+
+
+class Install(msgspec.Struct, frozen=True, gc=False):
+    """Replace state and sessions by the snapshot that was stored, and report ``Applied`` with its
+    sequence. Nothing is applied meanwhile."""
+
+    snapshot: SnapshotId
+
+
+class Compact(msgspec.Struct, frozen=True, gc=False):
+    """The journal may forget the entries up to ``seq``. Snapshots other than the newest two and
+    those in ``keep`` may go too (S6)."""
+
+    seq: int
+    keep: tuple[SnapshotId, ...] = ()
 
 
 class ReadReady(msgspec.Struct, frozen=True, gc=False):
@@ -110,6 +157,19 @@ class ElectionEnded(msgspec.Struct, frozen=True, gc=False):
     refusal: str
 
 
+class FoundRegressed(msgspec.Struct, frozen=True, gc=False):
+    """This member acknowledged up to ``seq``, and its disk knows nothing of it: it has no vote
+    until it is whole again (W4)."""
+
+    seq: int
+
+
+class Recovered(msgspec.Struct, frozen=True, gc=False):
+    """This member is whole again and has its vote back (W5)."""
+
+    seq: int
+
+
 class Diverged(msgspec.Struct, frozen=True, gc=False):
     """The master found that this member's state is not the majority's: stop serving it (R9)."""
 
@@ -129,6 +189,10 @@ Effect = (
     | Contact
     | Load
     | Apply
+    | LoadChunk
+    | StoreChunk
+    | Install
+    | Compact
     | ReadReady
     | ReadRefused
     | SubmitRefused
@@ -136,6 +200,8 @@ Effect = (
     | RoleChanged
     | ConfigurationChanged
     | ElectionEnded
+    | FoundRegressed
+    | Recovered
     | Diverged
     | Halt
 )

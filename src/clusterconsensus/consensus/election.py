@@ -11,6 +11,9 @@
                                                                              v
                                                                           master
 
+Where the master itself asks a member to take over (E11), that one begins with preparing: its probe
+would be refused by all who hear the master.
+
 A probe changes nothing durable anywhere, so a member that cannot win disturbs nobody (E1, E2). A
 prepare does (E3). Any member may win: it adopts the best log among the promises before it leads
 (E5), which is why no member needs to be up to date to stand.
@@ -41,10 +44,12 @@ from clusterconsensus.consensus.messages import (
     PromisePart,
     PromisePull,
     Refusal,
+    TransferMaster,
 )
 from clusterconsensus.consensus.quorum import is_majority
 from clusterconsensus.consensus.types import (
     NOBODY,
+    ZERO,
     Ballot,
     Entry,
     Incarnation,
@@ -71,9 +76,11 @@ class Phase(Enum):
 class Candidacy:
     """One attempt at one ballot."""
 
-    def __init__(self, ballot: Ballot, base: int) -> None:
+    def __init__(self, ballot: Ballot, base: int, transfer_from: Ballot = ZERO) -> None:
         self.ballot = ballot
         self.base = base
+        self.transfer_from = transfer_from
+        """The ballot whose master asked for it (E11)."""
         self.phase = Phase.PROBING
         self.granted: set[Incarnation] = {ballot.owner}
         self.refusals: dict[Incarnation, Refusal] = {}
@@ -128,8 +135,13 @@ class Election:
 
     def on_tick(self) -> None:
         local = self._local
-        if not local.is_voter or local.leads or local.quarantined:
-            self.deadline = math.inf if local.leads else local.now + local.election_delay()
+        if local.leads:
+            self.deadline = math.inf
+            return
+        if local.quarantined or self.objection():
+            if local.now >= self.deadline:
+                self.deadline = local.now + local.election_delay()
+                self._ask_whether_removed()
             return
         if local.now >= self.deadline:
             if local.disk_waits_seconds() > local.limits.disk_timeout_seconds:
@@ -154,13 +166,46 @@ class Election:
         local = self._local
         if local.leads:
             local.effects.append(ElectionEnded(""))
-        elif not local.is_voter:
-            local.effects.append(ElectionEnded("this member is not a voter"))
+        elif objection := self.objection():
+            local.effects.append(ElectionEnded(objection))
+        elif local.limits.lease_reads and local.hears_master():
+            # Its own vote may be part of the master's lease (L2); ``transfer`` ends that first.
+            local.effects.append(ElectionEnded("a master is heard and may hold a lease"))
         else:
             self._asked_for = True
             self._probes_left = IMMEDIATE_PROBES
             if self.candidacy is None or self.candidacy.phase is Phase.PROBING:
                 self._probe("asked to")
+
+    def objection(self) -> str:
+        """Why this member must not stand for election; empty if it may."""
+        local = self._local
+        seat = local.log.configuration.seat(local.name)
+        if local.removed:
+            return "this member was removed from its cluster (M8)"
+        if seat is None or not seat.is_voter:
+            return "this member is not a voter"
+        if local.recovering:
+            return "this member has lost something and is not whole again (W4)"
+        return "" if seat.priority else "this member has the priority 0 and never leads"
+
+    def on_transfer(self, source: Incarnation, message: TransferMaster) -> None:
+        """The master asks this member to lead: no probe, it would be refused (E11). Whoever may not
+        stand lets it pass, and the master goes on."""
+        local = self._local
+        ballot = message.ballot
+        if source != local.master or ballot != local.master_ballot or ballot != local.promised:
+            return  # from a master of the past
+        if local.leads or not local.hears_master() or local.quarantined or self.objection():
+            return
+        if min(local.log.last_seq, local.log.durable_seq) < message.last_seq:
+            return
+        instance = max(local.promised.instance, local.max_seen_instance) + 1
+        candidacy = Candidacy(Ballot(instance, local.name), local.commit, ballot)
+        self.candidacy = candidacy
+        self.deadline = local.now + local.election_delay()
+        local.change_role(Role.CANDIDATE, candidacy.ballot, NOBODY, "the master hands over")
+        self._prepare(candidacy)
 
     def _end_request(self, refusal: str) -> None:
         if self._asked_for:
@@ -181,7 +226,7 @@ class Election:
             return
         seq, _ = local.log.committed_configuration(local.commit)
         others = tuple(voter for voter in local.log.voters if voter != local.name)
-        local.broadcast(others, Probe(candidacy.ballot, seq))
+        local.broadcast(others, Probe(candidacy.ballot, seq, local.commit, local.log.last))
 
     def on_probe_reply(self, source: Incarnation, message: ProbeReply) -> None:
         local = self._local
@@ -212,6 +257,18 @@ class Election:
         voters = self._local.log.voters
         open_still = [voter for voter in voters if voter not in candidacy.refusals]
         return not is_majority(voters, open_still)
+
+    def _ask_whether_removed(self) -> None:
+        """Who has its own removal in the log, does not know it to be committed and hears nobody,
+        asks: any member that knows says so, in its answer to a probe (M8)."""
+        local = self._local
+        configuration = local.log.configuration
+        if local.removed or local.hears_master() or local.name not in configuration.removed:
+            return
+        instance = max(local.promised.instance, local.max_seen_instance) + 1
+        seq, _ = local.log.committed_configuration(local.commit)
+        question = Probe(Ballot(instance, local.name), seq, local.commit, local.log.last)
+        local.broadcast(configuration.everyone, question)
 
     # -- preparing (E3)
 
@@ -252,7 +309,10 @@ class Election:
             known.update(configuration.everyone)
         new = tuple(sorted(known - candidacy.asked))
         candidacy.asked.update(new)
-        local.broadcast(new, Prepare(candidacy.ballot, candidacy.base, local.log.last))
+        local.broadcast(
+            new,
+            Prepare(candidacy.ballot, candidacy.base, local.log.last, candidacy.transfer_from),
+        )
 
     def on_promise(self, source: Incarnation, message: Promise) -> None:
         local = self._local

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from clusterconsensus.consensus.messages import Group, Message
+from clusterconsensus.consensus.messages import Action, Group, Message
 from clusterconsensus.consensus.sessions import CloseSessions
-from clusterconsensus.consensus.types import Entry, Incarnation, Member
+from clusterconsensus.consensus.types import Configuration, Entry, Incarnation, Member, SnapshotId
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +39,43 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     seq: int
     checksum: int
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot of this member's own state is durable (S5). ``older_seq`` is what the newest
+    snapshot before it covers, 0 if there is none: should this file be damaged, that one and the
+    log behind it still hold everything. ``discard``: the log up to this snapshot is damaged and of
+    no use any more (W8)."""
+
+    snapshot: SnapshotId
+    older_seq: int
+    discard: bool = False
+
+
+class SnapshotStored(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot that a master sent is durable, whole and checked (D7); what stands in its head."""
+
+    snapshot: SnapshotId
+    configuration_seq: int
+    configuration: Configuration
+    time: float
+
+
+class ChunkStored(msgspec.Struct, frozen=True, gc=False):
+    """A piece was kept, or was not the one that is wanted next: that one begins at
+    ``next_offset``."""
+
+    snapshot: SnapshotId
+    next_offset: int
+
+
+class ChunkLoaded(msgspec.Struct, frozen=True, gc=False):
+    """Answer to ``LoadChunk``; without a ``chunk`` the file is gone or damaged."""
+
+    to: Incarnation
+    snapshot: SnapshotId
+    offset: int
+    chunk: bytes
 
 
 class Disconnected(msgspec.Struct, frozen=True, gc=False):
@@ -77,16 +114,21 @@ class CloseSessionsLocal(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadLocal(msgspec.Struct, frozen=True, gc=False):
-    """This member's own application wants to read; one nonce may stand for many reads."""
+    """This member's own application wants to read; one nonce may stand for many reads. ``lease``:
+    the master's lease is proof enough (L2)."""
 
     nonce: int
+    lease: bool = False
 
 
-class AddMemberLocal(msgspec.Struct, frozen=True, gc=False):
-    """This member's own application wants a member added."""
+class ChangeMemberLocal(msgspec.Struct, frozen=True, gc=False):
+    """This member's own application wants the membership changed, or the mastership handed over."""
 
     nonce: int
+    action: Action
     member: Member
+    priority: int = 1
+    force: bool = False
 
 
 class StartElection(msgspec.Struct, frozen=True, gc=False):
@@ -106,6 +148,10 @@ Event = (
     | Persisted
     | Loaded
     | Applied
+    | SnapshotTaken
+    | SnapshotStored
+    | ChunkStored
+    | ChunkLoaded
     | Disconnected
     | Tick
     | EndOfTurn
@@ -113,7 +159,7 @@ Event = (
     | OpenSessionLocal
     | CloseSessionsLocal
     | ReadLocal
-    | AddMemberLocal
+    | ChangeMemberLocal
     | StartElection
     | Bootstrap
 )

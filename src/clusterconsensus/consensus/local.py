@@ -34,9 +34,18 @@ from clusterconsensus.consensus.types import (
     Ballot,
     Entry,
     Incarnation,
+    Position,
     Role,
+    SnapshotId,
     Standing,
 )
+
+FEATURE_LEVEL = 2
+"""What this version knows: 1, adding members; 2, all other changes of the membership, snapshots,
+transfer, leases, recovery. A cluster does what all its members know."""
+
+RECENT_SYNCS = 16
+"""Of how many finished syncs the durations are kept."""
 
 MAX_INSTANCE_JUMP = 2**32
 """A ballot further above everything seen is refused: it could exhaust the instances (A-50)."""
@@ -57,6 +66,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     window_messages: int = 64
     window_bytes: int = 16 * 1024 * 1024
     log_cache_bytes: int = 16 * 1024 * 1024
+    keep_log_entries: int = 10_000
+    keep_log_bytes: int = 256 * 1024 * 1024
+    max_kept_log_entries: int = 10_000_000
+    chunk_bytes: int = 256 * 1024
+    catch_up_bytes_per_second: int = 64 * 1024 * 1024
+    lease_reads: bool = False
+    max_clock_drift: float = 0.1
+    slow_disk_seconds: float = 0.25
 
 
 class Ticket(msgspec.Struct):
@@ -80,6 +97,8 @@ class Local:
             applied before the first step.
         checksum: The rolling checksum at ``commit``.
         cluster_id: The cluster this member belongs to, empty while it belongs to none.
+        snapshot: The newest snapshot of this member that is durable and whole, if there is one.
+        recovering: Whether something that was acknowledged here is lost (W4).
     """
 
     def __init__(
@@ -91,6 +110,8 @@ class Local:
         commit: int = 0,
         checksum: int = 0,
         cluster_id: str = "",
+        snapshot: SnapshotId | None = None,
+        recovering: bool = False,
     ) -> None:
         self.name = name
         self.cluster_id = cluster_id
@@ -102,6 +123,12 @@ class Local:
         self.apply_asked = commit
         self.applied = commit
         self.checksum = checksum
+        self.snapshot = snapshot
+        self.recovering = recovering
+        self.told_removed = False
+        """Whether another member said that this one was removed (M8)."""
+        self.cluster_level = 1
+        """The feature level of the cluster, as the master last told it."""
         self.role = self.passive_role()
         self.master: Incarnation = NOBODY
         """Who is heard as master, NOBODY if none."""
@@ -116,6 +143,8 @@ class Local:
         self.wall_seconds = 0.0
         self.effects: list[Effect] = []
         self.tickets: deque[Ticket] = deque()
+        self.recent_syncs: deque[float] = deque(maxlen=RECENT_SYNCS)
+        """How long the latest syncs took, in seconds."""
         self._next_ticket = 1
         self._announced_configuration = (log.configuration_seq, log.configuration_seq <= commit)
 
@@ -130,6 +159,14 @@ class Local:
     @property
     def is_voter(self) -> bool:
         return self.name in self.log.voters
+
+    @property
+    def removed(self) -> bool:
+        """Whether this member was removed from its cluster: a committed configuration says so, or
+        somebody who has one (M8)."""
+        if self.told_removed:
+            return True
+        return self.name in self.log.committed_configuration(self.commit)[1].removed
 
     @property
     def leads(self) -> bool:
@@ -165,6 +202,8 @@ class Local:
         promised: Ballot | None = None,
         truncate_from: int | None = None,
         entries: tuple[Entry, ...] = (),
+        base: Position | None = None,
+        recovering: bool | None = None,
     ) -> int:
         """Ask for a durable batch and return its ticket."""
         number = self._next_ticket
@@ -172,14 +211,20 @@ class Local:
         if truncate_from is not None:
             for ticket in self.tickets:
                 ticket.last_seq = min(ticket.last_seq, truncate_from - 1)
+        if base is not None:
+            for ticket in self.tickets:
+                ticket.last_seq = 0  # what they bring is given up with the rest of the old log
         self.tickets.append(Ticket(number, self.now, self.log.last_seq, self.promised))
-        self.effects.append(Persist(number, promised, truncate_from, entries, self.commit))
+        self.effects.append(
+            Persist(number, promised, truncate_from, entries, self.commit, base, recovering)
+        )
         return number
 
     def on_persisted(self, number: int) -> None:
         """The journal has synced everything up to a ticket."""
         while self.tickets and self.tickets[0].number <= number:
             ticket = self.tickets.popleft()
+            self.recent_syncs.append(self.now - ticket.since)
             self.log.durable_seq = max(self.log.durable_seq, ticket.last_seq)
             self.promised_durable = max(self.promised_durable, ticket.promised)
 
@@ -224,8 +269,11 @@ class Local:
     def passive_role(self) -> Role:
         """What this member is while it neither leads nor stands for election."""
         standing = self.standing
+        if self.removed:
+            return Role.REMOVED
         if standing is None:
-            return Role.UNJOINED
+            leaving = self.name in self.log.configuration.removed
+            return Role.LEARNER if leaving else Role.UNJOINED
         return Role.FOLLOWER if standing is Standing.VOTER else Role.LEARNER
 
     def finish_turn(self) -> None:
@@ -239,7 +287,7 @@ class Local:
         if configuration != self._announced_configuration:
             self._announced_configuration = configuration
             self.effects.append(ConfigurationChanged(*configuration))
-            if self.role in (Role.UNJOINED, Role.LEARNER, Role.FOLLOWER):
+            if self.role in (Role.UNJOINED, Role.LEARNER, Role.FOLLOWER, Role.REMOVED):
                 self.change_role(
                     self.passive_role(), self.master_ballot, self.master, "configuration changed"
                 )

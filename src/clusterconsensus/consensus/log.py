@@ -1,23 +1,29 @@
-"""The log as the core sees it: contiguous, cut only above the commit, partly on disk.
+"""The log as the core sees it: contiguous behind a base, cut only above the commit, partly on disk.
+
+It begins behind a *base*: what stood up to there is chosen, is in a durable snapshot, and is no
+longer here. The base moves when the log is compacted, and when the log as a whole gives way to a
+snapshot.
 
 What is always in memory is small: where each ballot's entries begin (ballots never go down along
 the log, so a few numbers describe millions of entries) and the configurations. The entries
 themselves are kept from the oldest that somebody here still needs; older ones are dropped when the
 cache is full and read back from the journal when a follower asks for them.
 
-Invariants (``check``): entries are contiguous; ballots never decrease; the latest configuration is
-the last CONFIG entry of the log, committed or not (M1), and is never stored a second time.
+Invariants (``check``): entries are contiguous from ``base.seq + 1`` on; ballots never decrease; the
+latest configuration is the last CONFIG entry of the log, committed or not (M1), and is never stored
+a second time.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from clusterconsensus.consensus.types import (
-    ZERO,
+    NOWHERE,
     Ballot,
     Configuration,
     Entry,
@@ -29,7 +35,13 @@ from clusterconsensus.consensus.types import (
 ENTRY_OVERHEAD_BYTES = 400
 """What an entry costs in memory beside its payload, roughly."""
 
-_decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
+RECORD_OVERHEAD_BYTES = 128
+"""What an entry costs on the disk beside its payload, roughly."""
+
+MARK_BYTES = 1024 * 1024
+"""How far apart the places are at which the size of the log is noted."""
+
+decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
 encode_configuration = msgspec.msgpack.Encoder().encode
 
 
@@ -45,6 +57,9 @@ class Log:
         runs: ``(first sequence, ballot)`` of each run of entries with one ballot, ascending.
         configurations: The CONFIG entries of the log, ascending.
         last_time: The newest replicated time in the log (R10).
+        base: The entry that the first one of the log follows.
+        configuration: The newest configuration of a snapshot, with its sequence. CONFIG entries at
+            or below it say nothing more.
     """
 
     def __init__(
@@ -53,25 +68,32 @@ class Log:
         runs: Sequence[tuple[int, Ballot]] = (),
         configurations: Iterable[Entry] = (),
         last_time: float = 0.0,
+        base: Position = NOWHERE,
+        configuration: tuple[int, Configuration] = (0, Configuration()),
     ) -> None:
+        self.base = base
         self.last_seq = last_seq
         self.durable_seq = last_seq
         self.last_time = last_time
         self.cached_bytes = 0
+        self._appended_bytes = 0
+        self._marks: deque[tuple[int, int]] = deque()
+        """Sequences, and how much had been appended up to there since the start."""
         self._first_cached = last_seq + 1
         self._entries: dict[int, Entry] = {}
         self._run_starts = [first for first, _ in runs]
         self._run_ballots = [ballot for _, ballot in runs]
-        self._configurations: list[tuple[int, Configuration]] = [(0, Configuration())]
+        self._configurations: list[tuple[int, Configuration]] = [configuration]
         for entry in configurations:
-            self._configurations.append((entry.seq, _decode_configuration(entry.payload)))
+            if entry.seq > configuration[0]:
+                self._configurations.append((entry.seq, decode_configuration(entry.payload)))
         self._configuration_changed()
 
     # -- reading
 
     @property
     def last(self) -> Position:
-        return Position(self._run_ballots[-1] if self._run_ballots else ZERO, self.last_seq)
+        return Position(self._run_ballots[-1], self.last_seq) if self._run_ballots else self.base
 
     @property
     def first_cached(self) -> int:
@@ -79,10 +101,11 @@ class Log:
         return self._first_cached
 
     def ballot_at(self, seq: int) -> Ballot | None:
-        """The ballot of the entry at ``seq``; ``ZERO`` at 0; None where there is no entry."""
-        if seq == 0:
-            return ZERO
-        if not 0 < seq <= self.last_seq:
+        """The ballot of the entry at ``seq``; that of the base at the base (``ZERO`` at 0); None
+        where there is no entry, not here yet or not here any more."""
+        if seq == self.base.seq:
+            return self.base.ballot
+        if not self.base.seq < seq <= self.last_seq:
             return None
         return self._run_ballots[bisect_right(self._run_starts, seq) - 1]
 
@@ -90,11 +113,11 @@ class Log:
         """The position of an entry that exists."""
         ballot = self.ballot_at(seq)
         if ballot is None:
-            raise LogError(f"no entry {seq} in a log that ends at {self.last_seq}")
+            raise LogError(f"no entry {seq} in a log from {self.base.seq + 1} to {self.last_seq}")
         return Position(ballot, seq)
 
     def run_start(self, seq: int) -> int:
-        """The first sequence of the run of equal ballots that ``seq`` lies in."""
+        """The first sequence of the run of equal ballots that ``seq``, behind the base, lies in."""
         return self._run_starts[bisect_right(self._run_starts, seq) - 1]
 
     def entry(self, seq: int) -> Entry:
@@ -130,7 +153,7 @@ class Log:
         for seq, configuration in reversed(self._configurations):
             if seq <= commit:
                 return seq, configuration
-        raise LogError("the empty configuration at 0 is always committed")
+        raise LogError("the first configuration known is always committed")
 
     def _configuration_changed(self) -> None:
         self.configuration_seq, self.configuration = self._configurations[-1]
@@ -148,22 +171,31 @@ class Log:
         if entry.seq != self.last_seq + 1:
             raise LogError(f"entry {entry.seq} cannot follow {self.last_seq} (I-9)")
         if not self._run_ballots or entry.ballot != self._run_ballots[-1]:
-            if self._run_ballots and entry.ballot < self._run_ballots[-1]:
-                raise LogError(f"ballot {entry.ballot} cannot follow {self._run_ballots[-1]} (I-9)")
+            if entry.ballot < (below := self.last.ballot):
+                raise LogError(f"ballot {entry.ballot} cannot follow {below} (I-9)")
             self._run_starts.append(entry.seq)
             self._run_ballots.append(entry.ballot)
         if entry.kind == EntryKind.CONFIG:
-            self._configurations.append((entry.seq, _decode_configuration(entry.payload)))
+            self._configurations.append((entry.seq, decode_configuration(entry.payload)))
             self._configuration_changed()
         self._entries[entry.seq] = entry
         self.cached_bytes += len(entry.payload) + ENTRY_OVERHEAD_BYTES
+        self._appended_bytes += len(entry.payload) + RECORD_OVERHEAD_BYTES
+        if self._appended_bytes - (self._marks[-1][1] if self._marks else 0) >= MARK_BYTES:
+            self._marks.append((entry.seq, self._appended_bytes))
         self.last_seq = entry.seq
         self.last_time = max(self.last_time, entry.time)
 
     def truncate(self, first: int) -> None:
         """Cut off the entry at ``first`` and everything behind it."""
+        if first <= self.base.seq:
+            raise LogError(f"the log cannot be cut at {first}, before its base {self.base} (I-7)")
         for seq in range(max(first, self._first_cached), self.last_seq + 1):
+            size = len(self._entries[seq].payload)
+            self._appended_bytes -= size + RECORD_OVERHEAD_BYTES
             self._forget(seq)
+        while self._marks and self._marks[-1][0] >= first:
+            self._marks.pop()
         self.last_seq = first - 1
         self.durable_seq = min(self.durable_seq, self.last_seq)
         self._first_cached = min(self._first_cached, first)
@@ -189,6 +221,8 @@ class Log:
         """
         cut: int | None = None
         for index, entry in enumerate(entries):
+            if entry.seq <= self.base.seq:
+                continue  # chosen, and in a snapshot: it matches by definition (C-12)
             if entry.seq <= self.last_seq:
                 if self.ballot_at(entry.seq) == entry.ballot:
                     continue
@@ -203,6 +237,53 @@ class Log:
                 self.append(new)
             return cut, fresh
         return None, ()
+
+    def compact(self, seq: int) -> None:
+        """Forget the entries up to ``seq``, which is chosen, applied and in a durable snapshot: the
+        log begins behind it now (S6)."""
+        if seq <= self.base.seq:
+            return
+        if seq > self.durable_seq:
+            raise LogError(f"the log cannot begin at {seq}, durable is {self.durable_seq} (S6)")
+        base = self.position(seq)
+        for old in range(self._first_cached, seq + 1):
+            self._forget(old)
+        self._first_cached = max(self._first_cached, seq + 1)
+        first_kept = bisect_right(self._run_starts, seq + 1) - 1
+        if seq == self.last_seq:
+            first_kept = len(self._run_starts)
+        del self._run_starts[:first_kept], self._run_ballots[:first_kept]
+        if self._run_starts:
+            self._run_starts[0] = max(self._run_starts[0], seq + 1)
+        while len(self._configurations) > 1 and self._configurations[1][0] <= seq:
+            del self._configurations[0]
+        while self._marks and self._marks[0][0] <= seq:
+            self._marks.popleft()
+        self.base = base
+
+    def seq_of_last(self, size_bytes: int) -> int:
+        """Behind which sequence the log holds about so many bytes; 0 where it is not known to hold
+        more."""
+        for seq, appended in self._marks:
+            if self._appended_bytes - appended <= size_bytes:
+                return seq if (seq, appended) != self._marks[0] else 0
+        return self.last_seq if self._marks else 0
+
+    def reset(
+        self, base: Position, configuration_seq: int, configuration: Configuration, time: float
+    ) -> None:
+        """Give up the whole log: it begins anew behind a snapshot that is durable here (S4)."""
+        for seq in range(self._first_cached, self.last_seq + 1):
+            self._forget(seq)
+        self.base = base
+        self.last_seq = self.durable_seq = base.seq
+        self.last_time = time
+        self._first_cached = base.seq + 1
+        self._run_starts.clear()
+        self._run_ballots.clear()
+        self._marks.clear()
+        self._configurations = [(configuration_seq, configuration)]
+        self._configuration_changed()
 
     def evict(self, keep_above: int, max_bytes: int) -> None:
         """Drop the oldest entries from memory while they take more than ``max_bytes``, but none
@@ -219,6 +300,10 @@ class Log:
     def check(self) -> None:
         """Assert this class's invariants."""
         cached = range(self._first_cached, self.last_seq + 1)
+        if self._first_cached <= self.base.seq or self.last_seq < self.base.seq:
+            raise LogError(f"the log from {cached} does not follow its base {self.base}")
+        if self._run_starts and self._run_starts[0] != self.base.seq + 1:
+            raise LogError(f"ballots are known from {self._run_starts[0]}, base {self.base}")
         if len(self._entries) != len(cached) or any(seq not in self._entries for seq in cached):
             raise LogError(f"entries {cached} are not what the memory holds")
         if self._run_ballots != sorted(self._run_ballots):
@@ -241,7 +326,7 @@ def well_formed(previous: Position, entries: Sequence[Entry], ballot: Ballot) ->
         below = entry.ballot
         if entry.kind == EntryKind.CONFIG:
             try:
-                _decode_configuration(entry.payload)
+                decode_configuration(entry.payload)
             except msgspec.MsgspecError:
                 return False
     return True

@@ -13,15 +13,19 @@ from collections import deque
 
 import msgspec
 
+from clusterconsensus.consensus.catchup import CatchUp
 from clusterconsensus.consensus.comparison import Comparison
 from clusterconsensus.consensus.effects import Load, SubmitRefused
-from clusterconsensus.consensus.local import Local
+from clusterconsensus.consensus.events import ChunkLoaded
+from clusterconsensus.consensus.local import FEATURE_LEVEL, Local
 from clusterconsensus.consensus.messages import (
     Accept,
     Accepted,
     Group,
     Refusal,
+    Regressed,
     Reject,
+    SnapshotAck,
     SubmitReply,
 )
 from clusterconsensus.consensus.progress import Progress
@@ -74,6 +78,13 @@ class Master:
         """Who waits for the groups (or the session) of an entry, in the entry's order."""
         self.reads = Reads(local)
         self.comparison = Comparison(local)
+        self.catch_up = CatchUp(local)
+        self.feature_level = 1
+        """What all members know (see ``FEATURE_LEVEL``)."""
+        self.holding = False
+        """Whether submits wait while the mastership is handed over (E11)."""
+        self.keep_sending: dict[Incarnation, float] = {}
+        """Who was removed and is still told, and until when (M8); none of them counts."""
         self._noop_seq = 0
         self._noop_ticket = 0
         self._queue: deque[tuple[Origin, Group]] = deque()
@@ -93,6 +104,9 @@ class Master:
         local = self._local
         self.ballot = ballot
         self.started = False
+        self.holding = False
+        self.keep_sending.clear()
+        self.reads.begin()
         self._time = max(local.log.last_time, local.wall_seconds)
         self._round = 0
         self._round_sent_at.clear()
@@ -102,7 +116,7 @@ class Master:
         self._noop_seq = entry.seq
         self._append((entry,))
         self._noop_ticket = local.tickets[-1].number
-        self._know_everyone()
+        self.know_everyone()
 
     def step_down(self, reason: str) -> None:
         """Stop leading at once: no heartbeat, no answer, no read leaves after this (E9)."""
@@ -120,19 +134,39 @@ class Master:
         self._staged.clear()
         self._staged_bytes = 0
         self.progress = {}
+        self.keep_sending.clear()
         self.comparison.clear()
+        self.catch_up.clear()
         self.started = False
+        self.holding = False
         self._heartbeat_at = math.inf
 
-    def _know_everyone(self) -> None:
-        """Keep a ``Progress`` for each other member of the configuration in force."""
+    def know_everyone(self) -> None:
+        """Keep a ``Progress`` for each other member of the configuration in force, and for those
+        that are still told of their removal."""
         local = self._local
-        everyone = [name for name in local.log.configuration.everyone if name != local.name]
+        names = dict.fromkeys((*local.log.configuration.everyone, *self.keep_sending))
+        names.pop(local.name, None)
         known = self.progress
         first = local.log.last_seq + 1 if self.started else self._noop_seq
         self.progress = {
-            name: known[name] if name in known else Progress(first, local.now) for name in everyone
+            name: known[name] if name in known else Progress(first, local.now) for name in names
         }
+        for name in tuple(self.catch_up.sending):
+            if name not in names:
+                self.catch_up.need_no_more(name)
+        self._know_level()
+        self._renew_lease()
+
+    def _know_level(self) -> None:
+        """What every member of the configuration knows: 1 of those that were not heard yet."""
+        local = self._local
+        levels = [
+            self.progress[name].level
+            for name in local.log.configuration.everyone
+            if name != local.name and name in self.progress
+        ]
+        self.feature_level = min([FEATURE_LEVEL, *levels])
 
     # -- submits (R4, X5)
 
@@ -172,7 +206,7 @@ class Master:
         While one is being synced the next gathers: group commit needs no timer.
         """
         local = self._local
-        if not (self._queue or self._session_orders):
+        if self.holding or not (self._queue or self._session_orders):
             return
         if len(local.tickets) >= MAX_UNSYNCED_BATCHES:
             return
@@ -209,7 +243,7 @@ class Master:
         """Append a CONFIG entry; it is in force from now on (M1). Returns its sequence."""
         seq = self._local.log.last_seq + 1
         self._append((Entry.make(seq, self.ballot, EntryKind.CONFIG, self._time, payload),))
-        self._know_everyone()
+        self.know_everyone()
         return seq
 
     def _append(self, entries: tuple[Entry, ...]) -> None:
@@ -230,6 +264,7 @@ class Master:
         while self._round_sent_at[0][1] < horizon:
             self._round_sent_at.popleft()
         self._heartbeat_at = local.now + local.limits.heartbeat_seconds
+        self._renew_lease()  # a lone voter is its own majority
 
     def _replicate(self, *, everyone: bool) -> None:
         """Send what each follower lacks and its window allows; to ``everyone`` something at all.
@@ -243,8 +278,15 @@ class Master:
         silent: dict[int, list[Incarnation]] = {}
         for name, progress in self.progress.items():
             spoken = False
+            if progress.next <= log.base.seq and progress.awaited:
+                # What it was sent is lost, or it is away, and the log has been compacted
+                # meanwhile: ask it again, from where it still can be answered.
+                progress.restart(log.base.seq + 1)
             while progress.next <= log.last_seq and progress.may_send(local.limits):
                 first = progress.next
+                if first <= log.base.seq:
+                    self.catch_up.need(name)  # S1
+                    break
                 if not log.is_cached(first):
                     progress.loading = True
                     last, size = log.first_cached - 1, local.limits.max_batch_bytes
@@ -258,7 +300,9 @@ class Master:
                 progress.on_sent(message.entries[-1].seq, size)
                 spoken = True
             if everyone and not spoken:
-                silent.setdefault(progress.next, []).append(name)
+                # Behind the log's base nothing is known any more: whoever has less than that
+                # refuses, and shows so that it follows.
+                silent.setdefault(max(progress.next, log.base.seq + 1), []).append(name)
         for first, names in recipients.items():
             local.broadcast(tuple(names), made[first][0])
         for first, names in silent.items():
@@ -267,7 +311,7 @@ class Master:
     def _accept(self, first: int, entries: tuple[Entry, ...]) -> Accept:
         local = self._local
         previous = local.log.position(first - 1)
-        return Accept(self.ballot, previous, entries, local.commit, self._round)
+        return Accept(self.ballot, previous, entries, local.commit, self._round, self.feature_level)
 
     def on_loaded(self, name: Incarnation, first: int, entries: tuple[Entry, ...]) -> None:
         """Entries that had left the memory are here for a follower."""
@@ -275,6 +319,8 @@ class Master:
         if progress is None or not progress.loading:
             return
         progress.loading = False
+        if first <= self._local.log.base.seq:
+            return  # compacted meanwhile
         if entries and first == progress.next and progress.may_send(self._local.limits):
             self._local.send(name, self._accept(first, entries))
             progress.on_sent(entries[-1].seq, _payload_bytes(entries))
@@ -287,10 +333,50 @@ class Master:
         if message.match > self._local.log.last_seq or message.round > self._round:
             return  # nothing that this mastership sent
         progress.on_accepted(message.match)
-        if message.round > progress.round:
-            progress.round = message.round
-            progress.contact_at = max(progress.contact_at, self._sent_at(message.round))
+        if message.level != progress.level:
+            progress.level = message.level
+            self._know_level()
+        progress.leases = message.leases
+        progress.recovering = message.recovering
+        self._on_contact(progress, message.round)
+        if source in self.catch_up.sending and message.match >= self._local.log.base.seq:
+            self.catch_up.need_no_more(source)
         self.comparison.on_accepted(source, self.ballot, message)
+
+    def _on_contact(self, progress: Progress, number: int) -> None:
+        """A member that has promised nothing higher answered to a round."""
+        if number > progress.round:
+            progress.round = number
+            progress.contact_at = max(progress.contact_at, self._sent_at(number))
+            self._renew_lease()
+
+    def _renew_lease(self) -> None:
+        """L2: by the configuration in force, and only by members that keep the rules of leases."""
+        local = self._local
+        if not local.limits.lease_reads:
+            return
+        contacts = {
+            name: progress.contact_at
+            for name, progress in self.progress.items()
+            if progress.leases and progress.round > 0
+        }
+        contacts[local.name] = local.now
+        self.reads.on_contact(majority_value(local.log.voters, contacts, -math.inf))
+
+    def on_snapshot_ack(self, source: Incarnation, message: SnapshotAck) -> None:
+        """A member keeps pieces of a snapshot, or needs none any more."""
+        progress = self.progress.get(source)
+        if progress is None or message.ballot != self.ballot or not self.started:
+            return
+        if message.installed > self._local.log.last_seq:
+            return  # nothing that this mastership can have sent
+        if self.catch_up.on_ack(source, message):
+            progress.restart(message.installed + 1)
+
+    def on_chunk_loaded(self, event: ChunkLoaded) -> None:
+        """A piece of a snapshot was read for a member."""
+        if self._local.leads and self.started:
+            self.catch_up.on_loaded(self.ballot, event)
 
     def _sent_at(self, number: int) -> float:
         """When a round was sent; the past where it is forgotten."""
@@ -304,12 +390,24 @@ class Master:
         progress = self.progress.get(source)
         if progress is None or message.ballot != self.ballot:
             return
-        if message.refusal is Refusal.GAP and message.previous_seq <= self._local.log.last_seq:
-            progress.on_gap(message.previous_seq, message.hint)
+        last_seq = self._local.log.last_seq
+        if message.round <= self._round and message.previous_seq <= last_seq:
+            if self.catch_up.is_served(source):
+                # Otherwise who lacks entries does not prove that it can be given any (E9).
+                self._on_contact(progress, message.round)
+            if message.refusal is Refusal.GAP:
+                if message.hint < progress.match and progress.match > self._local.log.base.seq:
+                    # Old, most likely; the member itself can tell.
+                    known = self._local.log.position(progress.match)
+                    self._local.send(source, Regressed(self.ballot, known))
+                progress.on_gap(message.previous_seq, message.hint)
+            elif message.refusal is Refusal.LOST and message.hint < last_seq:
+                progress.on_lost(message.hint)
 
     def on_disconnected(self, source: Incarnation) -> None:
         """What was on its way to this member is lost: begin again from what it surely holds."""
         progress = self.progress.get(source)
+        self.catch_up.on_disconnected(source)
         if progress is not None and not progress.probing:
             progress.restart(progress.match + 1)
 
@@ -333,6 +431,8 @@ class Master:
     @property
     def deadline(self) -> float:
         """When to tick next, if this member leads."""
+        if self.catch_up.sending:
+            return min(self._heartbeat_at, self.catch_up.deadline)
         return self._heartbeat_at
 
     def on_tick(self) -> None:
@@ -379,6 +479,8 @@ class Master:
             if serving:  # not before the NOOP is committed (E8, C-20)
                 self.reads.on_round(self._round)
         self._replicate(everyone=everyone)
+        if self.catch_up.sending:
+            self.catch_up.end_of_turn()
         if self.reads.wait_for_answers:
             rounds = {name: progress.round for name, progress in self.progress.items()}
             rounds[local.name] = self._round

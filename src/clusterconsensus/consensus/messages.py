@@ -14,7 +14,14 @@ from enum import IntEnum
 
 import msgspec
 
-from clusterconsensus.consensus.types import Ballot, Entry, Position
+from clusterconsensus.consensus.types import (
+    NOWHERE,
+    ZERO,
+    Ballot,
+    Entry,
+    Position,
+    SnapshotId,
+)
 
 
 class Refusal(IntEnum):
@@ -33,6 +40,33 @@ class Refusal(IntEnum):
     """Not the master, or not serving yet: nothing was done."""
     OVERLOADED = 6
     """The master's limit on staged entries is reached: nothing was done."""
+    COMPACTED = 7
+    """The asker would have to adopt entries that are no longer here (E2)."""
+    RECOVERING = 8
+    """Something that was acknowledged here is lost: no vote until it is whole again (W4)."""
+    REMOVED = 9
+    """The asker was removed from the cluster, for good (M8)."""
+    LOST = 10
+    """A gap, at a member that has lost what it acknowledged: only ``hint`` is to be believed."""
+
+
+class Action(IntEnum):
+    """What is asked for in a ``ChangeMember``."""
+
+    ADD = 0
+    """Be a voter, after catching up as a learner (M4)."""
+    ADD_LEARNER = 1
+    """Be a learner for good."""
+    REMOVE = 2
+    REPLACE = 3
+    """Whoever answers at the address takes the place of the disk that had this id (I2)."""
+    MOVE = 4
+    """Be reached at another address (I5)."""
+    PROMOTE = 5
+    DEMOTE = 6
+    PRIORITY = 7
+    TRANSFER = 8
+    """Lead (E11); an empty id leaves the choice to the master."""
 
 
 class Group(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,11 +87,13 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """Would-be candidate to all voters: would you promise this ballot? (E1)
 
     Changes nothing durable on either side. ``configuration_seq`` is that of the sender's newest
-    committed configuration.
+    committed configuration, ``base`` is its commit and ``last`` the end of its log.
     """
 
     ballot: Ballot
     configuration_seq: int
+    base: int = 0
+    last: Position = NOWHERE
 
 
 class ProbeReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -72,12 +108,15 @@ class ProbeReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """Candidate to everyone it knows: promise this ballot and show your log behind ``base`` (E3).
 
-    Durable first at the sender: its own promise of the ballot (D1).
+    Durable first at the sender: its own promise of the ballot (D1). ``transfer_from`` is the ballot
+    whose master asked the candidate to take over; for whoever follows that one, it does not count
+    as a master that must not be disturbed (E11).
     """
 
     ballot: Ballot
     base: int
     last: Position
+    transfer_from: Ballot = ZERO
 
 
 class Promise(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -116,6 +155,7 @@ class Accept(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
 
     Without entries it is the heartbeat (R7). ``commit`` is the master's commit sequence; ``round``
     numbers the master's broadcasts, so that an answer proves when the master was still followed.
+    ``level`` is the feature level of the cluster, as far as the master knows it.
     """
 
     ballot: Ballot
@@ -123,6 +163,7 @@ class Accept(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     entries: tuple[Entry, ...]
     commit: int
     round: int
+    level: int = 1
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
@@ -131,7 +172,9 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
 
     ``match`` is the end of what the master's messages of this ballot verified *and* the disk
     holds; a heartbeat is answered at once with whatever that is now. ``checksum`` is the rolling
-    checksum of what was applied up to ``applied`` (R9).
+    checksum of what was applied up to ``applied`` (R9). ``level`` is the sender's feature level.
+    ``leases`` says that the sender keeps the rules of leases (L2); ``recovering`` that it has no
+    vote to give now (W4).
     """
 
     ballot: Ballot
@@ -139,6 +182,9 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
     round: int
     applied: int
     checksum: int
+    level: int = 1
+    leases: bool = False
+    recovering: bool = False
 
 
 class Reject(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
@@ -196,9 +242,10 @@ class SessionOpened(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=Fal
 
 class ReadAsk(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
     """Follower to the master: up to where must I have applied to read everything that was
-    acknowledged before now? (L3)"""
+    acknowledged before now? (L3) ``lease``: the master's lease is proof enough (L2)."""
 
     nonce: int
+    lease: bool = False
 
 
 class ReadTell(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
@@ -252,6 +299,92 @@ class Quarantine(msgspec.Struct, frozen=True, array_like=True, tag=20, gc=False)
     found: int
 
 
+class StartParticipation(msgspec.Struct, frozen=True, array_like=True, tag=21, gc=False):
+    """Master to a member that lacks entries which are no longer in the master's log: a piece of a
+    snapshot file (S1, S2).
+
+    ``offset`` is where ``chunk`` belongs in the file, ``crc`` its crc32. Never changes who the
+    receiver is.
+    """
+
+    ballot: Ballot
+    snapshot: SnapshotId
+    offset: int
+    chunk: bytes
+    crc: int
+
+
+class SnapshotAck(msgspec.Struct, frozen=True, array_like=True, tag=22, gc=False):
+    """Answer to a piece. Durable first, when ``installed`` covers the snapshot: its file (D7).
+
+    ``next_offset`` is what is wanted next; ``installed`` the receiver's commit: a snapshot at or
+    below it is not needed (S3).
+    """
+
+    ballot: Ballot
+    snapshot: SnapshotId
+    next_offset: int
+    installed: int
+
+
+class RecoverAsk(msgspec.Struct, frozen=True, array_like=True, tag=23, gc=False):
+    """Recovering member to its master: up to where must I be whole to have a vote again? (W5)
+
+    The nonce is fresh in each run: an old answer would end the recovery too early.
+    """
+
+    nonce: int
+
+
+class RecoverTell(msgspec.Struct, frozen=True, array_like=True, tag=24, gc=False):
+    """Master, after its NOOP is committed, to the asker: up to ``last_seq``, in this ballot."""
+
+    ballot: Ballot
+    nonce: int
+    last_seq: int
+
+
+class TransferMaster(msgspec.Struct, frozen=True, array_like=True, tag=25, gc=False):
+    """Master to the member that shall lead: you hold everything up to ``last_seq``, stand for
+    election at once (E11)."""
+
+    ballot: Ballot
+    last_seq: int
+
+
+class ChangeMember(msgspec.Struct, frozen=True, array_like=True, tag=26, gc=False):
+    """Any member to the master: change the membership, or hand over.
+
+    ``force`` waives the refusal of what leaves too few living voters (M9).
+    """
+
+    nonce: int
+    action: Action
+    id: str
+    address: str = ""
+    priority: int = 1
+    force: bool = False
+
+
+class JoinAsk(msgspec.Struct, frozen=True, array_like=True, tag=27, gc=False):
+    """A member of no cluster to whoever answers at an address: have me added. Answered with a
+    ``MembershipReply`` by the member asked, once its master has answered it."""
+
+    nonce: int
+    id: str
+    address: str
+    learner: bool = False
+    priority: int = 1
+
+
+class Regressed(msgspec.Struct, frozen=True, array_like=True, tag=28, gc=False):
+    """Master to a member that acknowledged up to ``position`` in this ballot, and now says that it
+    lacks what is before that: an old image of its disk was restored, or its disk lied (W5)."""
+
+    ballot: Ballot
+    position: Position
+
+
 Message = (
     Probe
     | ProbeReply
@@ -273,5 +406,13 @@ Message = (
     | Identify
     | Identity
     | Quarantine
+    | StartParticipation
+    | SnapshotAck
+    | RecoverAsk
+    | RecoverTell
+    | TransferMaster
+    | ChangeMember
+    | JoinAsk
+    | Regressed
 )
 """Any message."""

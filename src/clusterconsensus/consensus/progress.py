@@ -21,6 +21,11 @@ class Progress:
         self.match = 0
         self.probing = True
         self.loading = False
+        self.level = 1
+        """Its feature level, as it last told."""
+        self.leases = False
+        """Whether it keeps the rules of leases (L2)."""
+        self.recovering = False
         self.round = 0
         """The highest round it acknowledged."""
         self.contact_at = now
@@ -29,6 +34,11 @@ class Progress:
         """What was sent while probing: its last sequence and its size in bytes."""
         self._inflight: deque[tuple[int, int]] = deque()
         self._inflight_bytes = 0
+
+    @property
+    def awaited(self) -> bool:
+        """Whether something was sent while probing, and its answer has not come."""
+        return self._probe is not None
 
     def may_send(self, limits: Limits) -> bool:
         """Whether more entries may leave now."""
@@ -73,6 +83,11 @@ class Progress:
             return False
         self.restart(max(min(hint, previous_seq - 1), self.match) + 1)
         return True
+
+    def on_lost(self, hint: int) -> None:
+        """It has lost what it acknowledged, and holds no more than ``hint`` (W4)."""
+        self.match = 0
+        self.restart(hint + 1)
 
     def restart(self, next_seq: int) -> None:
         """Probe again from ``next_seq``; whatever is on its way counts as lost."""

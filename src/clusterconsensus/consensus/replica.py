@@ -12,12 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from clusterconsensus.consensus.acceptor import Acceptor
+from clusterconsensus.consensus.catchup import Receiver
 from clusterconsensus.consensus.effects import Diverged, Effect
 from clusterconsensus.consensus.election import Election
 from clusterconsensus.consensus.events import (
-    AddMemberLocal,
     Applied,
     Bootstrap,
+    ChangeMemberLocal,
+    ChunkLoaded,
+    ChunkStored,
     CloseSessionsLocal,
     Disconnected,
     EndOfTurn,
@@ -27,6 +30,8 @@ from clusterconsensus.consensus.events import (
     Persisted,
     ReadLocal,
     Received,
+    SnapshotStored,
+    SnapshotTaken,
     StartElection,
     SubmitLocal,
     Tick,
@@ -34,11 +39,13 @@ from clusterconsensus.consensus.events import (
 from clusterconsensus.consensus.local import Local
 from clusterconsensus.consensus.log import LogError, encode_configuration
 from clusterconsensus.consensus.master import Master, Origin
-from clusterconsensus.consensus.membership import Membership
+from clusterconsensus.consensus.membership import Change, Membership
 from clusterconsensus.consensus.messages import (
     Accept,
     Accepted,
+    Action,
     AddMember,
+    ChangeMember,
     Identity,
     OpenSession,
     Prepare,
@@ -49,9 +56,17 @@ from clusterconsensus.consensus.messages import (
     PromisePull,
     Quarantine,
     ReadAsk,
+    RecoverAsk,
+    RecoverTell,
+    Refusal,
+    Regressed,
     Reject,
+    SnapshotAck,
+    StartParticipation,
     Submit,
+    TransferMaster,
 )
+from clusterconsensus.consensus.recovery import Recovery
 from clusterconsensus.consensus.sessions import is_well_formed
 from clusterconsensus.consensus.types import (
     NOBODY,
@@ -61,6 +76,7 @@ from clusterconsensus.consensus.types import (
     EntryKind,
     Incarnation,
     Member,
+    Role,
     Seat,
     Standing,
     member_id_of,
@@ -83,6 +99,8 @@ class Replica:
         self.election = Election(local)
         self.master = Master(local)
         self.membership = Membership(local, self.master)
+        self.receiver = Receiver(local, self.acceptor)
+        self.recovery = Recovery(local, self.acceptor)
         self._attempts_seen: OrderedDict[tuple[Incarnation, int], int] = OrderedDict()
         self._halted = False
         self._events: dict[type[Any], Callable[[Any], None]] = {
@@ -90,6 +108,10 @@ class Replica:
             Persisted: lambda event: local.on_persisted(event.ticket),
             Loaded: self._on_loaded,
             Applied: self._on_applied,
+            SnapshotTaken: self.master.catch_up.on_taken,
+            SnapshotStored: self._on_snapshot_stored,
+            ChunkStored: self.receiver.on_stored,
+            ChunkLoaded: self.master.on_chunk_loaded,
             Disconnected: self._on_disconnected,
             Tick: self._on_tick,
             EndOfTurn: self._on_end_of_turn,
@@ -100,16 +122,17 @@ class Replica:
                 Origin(NOBODY, event.nonce), local.name
             ),
             CloseSessionsLocal: lambda event: self.master.close_sessions(event.order),
-            ReadLocal: lambda event: self.master.reads.ask(NOBODY, event.nonce),
-            AddMemberLocal: lambda event: self.membership.on_add(
-                Origin(NOBODY, event.nonce), event.member
+            ReadLocal: lambda event: self.master.reads.ask(NOBODY, event.nonce, lease=event.lease),
+            ChangeMemberLocal: lambda event: self.membership.on_request(
+                Origin(NOBODY, event.nonce),
+                Change(event.action, event.member, event.priority, event.force),
             ),
             StartElection: lambda event: self.election.start_now(),
             Bootstrap: self._on_bootstrap,
         }
         self._messages: dict[type[Any], Callable[[Incarnation, Any], None]] = {
             Probe: self.acceptor.on_probe,
-            ProbeReply: self.election.on_probe_reply,
+            ProbeReply: self._on_probe_reply,
             Prepare: self._on_prepare,
             Promise: self.election.on_promise,
             PromisePull: self.acceptor.on_promise_pull,
@@ -119,17 +142,40 @@ class Replica:
             Reject: self._on_reject,
             Submit: self._on_submit,
             OpenSession: self._on_open_session,
-            ReadAsk: lambda source, message: self.master.reads.ask(source, message.nonce),
-            AddMember: lambda source, message: self.membership.on_add(
-                Origin(source, message.nonce), Member(message.id, message.address)
+            ReadAsk: lambda source, message: self.master.reads.ask(
+                source, message.nonce, lease=message.lease
+            ),
+            AddMember: lambda source, message: self.membership.on_request(
+                Origin(source, message.nonce),
+                Change(Action.ADD, Member(message.id, message.address)),
+            ),
+            ChangeMember: lambda source, message: self.membership.on_request(
+                Origin(source, message.nonce),
+                Change(
+                    message.action,
+                    Member(message.id, message.address),
+                    message.priority,
+                    message.force,
+                ),
             ),
             Identity: self.membership.on_identity,
             Quarantine: self._on_quarantine,
+            StartParticipation: self._on_start_participation,
+            SnapshotAck: self._on_snapshot_ack,
+            RecoverAsk: self.recovery.on_ask,
+            RecoverTell: self.recovery.on_tell,
+            Regressed: self.recovery.on_regressed,
+            TransferMaster: self.election.on_transfer,
         }
 
     def start(self, now: float, chance: float) -> None:
         """Set the first timers."""
-        self.local.now, self.local.chance = now, chance
+        local = self.local
+        local.now, local.chance = now, chance
+        if local.limits.lease_reads and local.log.voters != (local.name,):
+            # What it acknowledged before it stopped may be somebody's lease still (L2).
+            local.heard_at = now
+        self.recovery.start()
         self.election.start()
 
     def step(self, event: Event, now: float, chance: float) -> list[Effect]:
@@ -141,6 +187,9 @@ class Replica:
             chance: A fresh random number in [0, 1).
         """
         local = self.local
+        if now < local.now:
+            self.master.reads.lease_off()  # a clock that goes back measures nothing (L2)
+            now = local.now
         local.now, local.chance = now, chance
         if not self._halted:
             try:
@@ -175,8 +224,15 @@ class Replica:
         if local.leads:
             self.master.comparison.on_applied(event.seq, event.checksum)
 
+    def _on_snapshot_stored(self, event: SnapshotStored) -> None:
+        local = self.local
+        if local.leads:
+            return  # a master's own log is the one that counts; its state is at least as new
+        self.receiver.on_whole(event)
+
     def _on_disconnected(self, event: Disconnected) -> None:
-        if event.source == self.local.master and not self.local.leads:
+        local = self.local
+        if event.source == local.master and not local.leads and not local.limits.lease_reads:
             self.election.on_master_lost()
         self.master.on_disconnected(event.source)
 
@@ -196,6 +252,7 @@ class Replica:
             self.membership.end_of_turn()
             self.master.end_of_turn()
         self.acceptor.end_of_turn()
+        self.recovery.end_of_turn()
         local.finish_turn()
         self.check()
 
@@ -235,6 +292,38 @@ class Replica:
         self.election.on_master_heard(source)
         acceptor.on_accept(source, message)
         local.change_role(local.passive_role(), message.ballot, source, "master heard")
+
+    def _on_start_participation(self, source: Incarnation, message: StartParticipation) -> None:
+        """A piece of a snapshot: only a ballot's owner sends one, and it is followed for it as for
+        an accept (R1a to R1c)."""
+        local = self.local
+        ballot = message.ballot
+        if ballot.owner != source or not local.see_ballot(ballot):
+            return
+        if message.snapshot.position.ballot > ballot:
+            return  # no master has anything of a later ballot
+        if ballot < local.promised:
+            local.send(source, Reject(ballot, Refusal.LOWER, local.promised, 0, 0, 0))
+            return
+        self._step_down(f"{ballot} leads")
+        local.heard_at = local.now
+        self.election.on_master_heard(source)
+        self.acceptor.on_snapshot(ballot, raised=ballot > local.promised)
+        self.receiver.on_piece(source, message)
+        local.change_role(local.passive_role(), ballot, source, "master heard")
+
+    def _on_snapshot_ack(self, source: Incarnation, message: SnapshotAck) -> None:
+        if self.local.leads:
+            self.master.on_snapshot_ack(source, message)
+
+    def _on_probe_reply(self, source: Incarnation, message: ProbeReply) -> None:
+        local = self.local
+        if message.refusal is Refusal.REMOVED and not local.leads:
+            local.told_removed = True
+            self.election.abandon(f"{member_id_of(source)} says that this member was removed")
+            local.change_role(Role.REMOVED, local.master_ballot, NOBODY, "removed")
+            return
+        self.election.on_probe_reply(source, message)
 
     def _on_accepted(self, source: Incarnation, message: Accepted) -> None:
         if self.local.leads:

@@ -5,6 +5,9 @@ The table below is part of the replicated state: at *apply* time a request whose
 answered with what it gave the first time, and the state machine is not called. A request of a
 session that is not (or no longer) in the table is never executed.
 
+Being part of the state, the table is part of every snapshot, whole: a member that begins with one
+answers what was repeated as the others do.
+
 Nothing here looks at a clock: the master proposes to close idle sessions, and the entry with its
 proposal decides, the same on every member.
 
@@ -13,12 +16,13 @@ Source: Ongaro, *Consensus: Bridging Theory and Practice* (2014), section 6.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from clusterconsensus.consensus.messages import Group
 from clusterconsensus.consensus.types import Incarnation
+from clusterconsensus.errors import SnapshotError
 
 Request = bytes | list[bytes]
 """One encoded change, or several that are applied as one atomic batch."""
@@ -84,6 +88,27 @@ class Session:
         self.acked_below = max(self.acked_below, below)
 
 
+class SavedSession(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One session at one instant, with outcomes of its own: as it stands in a snapshot."""
+
+    number: int
+    owner: Incarnation
+    nonce: int
+    last_time: float
+    acked_below: int
+    outcomes: dict[int, bytes]
+
+
+_encode_saved = msgspec.msgpack.Encoder().encode
+_decode_saved = msgspec.msgpack.Decoder(SavedSession).decode
+
+
+def encode_saved(saved: Iterable[SavedSession]) -> Iterator[bytes]:
+    """Each session of a ``SessionTable.save`` as bytes. Meant for another thread, and lazy: what
+    is encoded is no longer the table's."""
+    return map(_encode_saved, saved)
+
+
 class SessionTable:
     """All sessions, as the applied log made them."""
 
@@ -96,6 +121,51 @@ class SessionTable:
 
     def get(self, number: int) -> Session | None:
         return self._sessions.get(number)
+
+    def save(self) -> list[SavedSession]:
+        """A copy of everything, in the order in which the sessions were opened. Cheap: outcomes
+        never change, so only what holds them is copied."""
+        return [
+            SavedSession(
+                held.number,
+                held.owner,
+                held.nonce,
+                held.last_time,
+                held.acked_below,
+                held.outcomes.copy(),
+            )
+            for held in self._sessions.values()
+        ]
+
+    def export(self) -> list[bytes]:
+        """The whole table as bytes, one piece a session: equal tables give equal pieces."""
+        return list(encode_saved(self.save()))
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        """Become the table that ``export`` made the pieces from; nothing of the old remains.
+
+        Raises:
+            SnapshotError: a piece is no session, or contradicts another one. The table is as it
+                was.
+        """
+        sessions: dict[int, Session] = {}
+        by_owner: dict[Incarnation, int] = {}
+        for place, piece in enumerate(pieces):
+            try:
+                saved = _decode_saved(piece)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise SnapshotError(f"session {place} of a snapshot: {error}") from error
+            if saved.number in sessions or saved.owner in by_owner:
+                raise SnapshotError(
+                    f"session {place} of a snapshot, number {saved.number} of {saved.owner}, is "
+                    "in it twice"
+                )
+            session = Session(saved.number, saved.owner, saved.nonce, saved.last_time)
+            session.acked_below = saved.acked_below
+            session.outcomes = saved.outcomes
+            sessions[saved.number] = session
+            by_owner[saved.owner] = saved.number
+        self._sessions, self._by_owner = sessions, by_owner
 
     def open(self, seq: int, order: NewSession, time: float) -> int:
         """Apply a ``NewSession`` entry at ``seq``; returns the session's number."""

@@ -59,6 +59,29 @@ class Position(msgspec.Struct, frozen=True, order=True, array_like=True, gc=Fals
         return f"{self.seq}@{self.ballot}"
 
 
+NOWHERE = Position(ZERO, 0)
+"""Before the first entry of any log."""
+
+
+class SnapshotId(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which snapshot file: everything up to ``position`` is in it, and nothing beyond.
+
+    ``position`` is the last entry it covers, with the ballot of that very entry (S5, C-17).
+    ``size_bytes`` and ``crc`` are those of the whole file, so that chunks of two files never mix.
+    """
+
+    position: Position
+    size_bytes: int
+    crc: int
+
+    @property
+    def seq(self) -> int:
+        return self.position.seq
+
+    def __str__(self) -> str:
+        return f"{self.position} ({self.size_bytes} bytes)"
+
+
 class EntryKind(IntEnum):
     """What a log entry holds. An unknown kind halts the member; it is never skipped (K4)."""
 
@@ -136,6 +159,8 @@ class Seat(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     address: str
     standing: Standing
     promoting: bool = False
+    priority: int = 1
+    """Who should lead: among members that are up to date the highest one; 0 never stands."""
 
     @property
     def incarnation(self) -> Incarnation:
@@ -150,17 +175,24 @@ class Seat(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
         return self.standing is Standing.VOTER
 
 
+MAX_REMOVED = 1_024
+"""Removed incarnations that a configuration remembers. Whoever was removed before all of these and
+still has its disk keeps its promises too, so that forgetting it is no danger to the log."""
+
+
 class Configuration(msgspec.Struct, frozen=True, array_like=True):
     """The complete membership, as one CONFIG entry holds it (M1).
 
     ``seats`` are sorted by incarnation. ``previous_seq`` is the sequence of the configuration it
     replaces (0 for the first). ``initial`` is the application state that ``init_master`` began
-    with; only the first configuration has one.
+    with; only the first configuration has one. ``removed`` holds the incarnations that were
+    removed lately, oldest first: none of them is added again (I3).
     """
 
     seats: tuple[Seat, ...] = ()
     previous_seq: int = 0
     initial: bytes | None = None
+    removed: tuple[Incarnation, ...] = ()
 
     @property
     def voters(self) -> tuple[Incarnation, ...]:
@@ -188,7 +220,13 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         """A successor in which ``seat`` replaces or joins; ``own_seq`` is this one's sequence."""
         others = [held for held in self.seats if held.incarnation != seat.incarnation]
         seats = tuple(sorted([*others, seat], key=lambda held: held.incarnation))
-        return Configuration(seats, own_seq)
+        return Configuration(seats, own_seq, None, self.removed)
+
+    def without_seat(self, name: Incarnation, own_seq: int) -> Configuration:
+        """A successor in which an incarnation has no seat, and never gets one again (I3)."""
+        seats = tuple(held for held in self.seats if held.incarnation != name)
+        removed = (*self.removed, name)[-MAX_REMOVED:]
+        return Configuration(seats, own_seq, None, removed)
 
 
 class Role(StrEnum):
@@ -204,3 +242,5 @@ class Role(StrEnum):
     PENDING_MASTER = "pending master"
     """Won its ballot; its first own entry is not committed yet (E8)."""
     MASTER = "master"
+    REMOVED = "removed"
+    """Was a member once, and is none any more, for good (M8)."""

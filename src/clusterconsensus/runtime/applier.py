@@ -2,11 +2,18 @@
 
 Applying is cut into slices, so that a long queue of entries or a slow ``apply`` never keeps the
 heartbeats from leaving. A slice ends between two requests, never inside an atomic batch.
+
+Everything that applying changes is here, and goes into a snapshot and comes out of one together
+(S4, S5): the state, the sessions, the rolling checksum, the replicated time, the sequence. It can
+be had only between two entries. Taking it is quick; installing may take long, happens on a worker,
+and shows when it is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -14,6 +21,7 @@ import msgspec
 
 from clusterconsensus.consensus.sessions import (
     CloseSessions,
+    SavedSession,
     Session,
     SessionTable,
     decode_groups,
@@ -21,9 +29,9 @@ from clusterconsensus.consensus.sessions import (
     decode_session_order,
 )
 from clusterconsensus.consensus.types import Configuration, Entry, EntryKind
-from clusterconsensus.errors import BrokenInvariantError
+from clusterconsensus.errors import BrokenInvariantError, SnapshotError, StorageError
 from clusterconsensus.runtime import outcomes
-from clusterconsensus.state import Codec, Context, State
+from clusterconsensus.state import Codec, Context, Readable, State
 
 LOOK_AT_CLOCK_EVERY = 32
 """Requests between two looks at the clock, at most: fewer where they turn out to be slow."""
@@ -59,6 +67,31 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Capture:
+    """All that was applied up to ``seq``, at one instant, not yet as bytes (S5).
+
+    ``state`` is what ``State.snapshot`` returned: bytes, or an iterable that another thread may go
+    through while applying goes on.
+    """
+
+    seq: int
+    checksum: int
+    time: float
+    sessions: list[SavedSession]
+    state: bytes | Iterable[bytes]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What ``Applier.install`` has made of a snapshot, beside the state itself."""
+
+    seq: int
+    checksum: int
+    time: float
+    sessions: SessionTable
+
+
 class Applier:
     """The replicated part of a member's memory: the state, the sessions, the rolling checksum.
 
@@ -83,6 +116,11 @@ class Applier:
         self.applied = 0
         self.checksum = 0
         self.time = 0.0
+        self.applied_bytes = 0
+        """The payload of all entries applied by this object."""
+        self.installing = False
+        """Whether a snapshot is being installed: nothing is applied, and nothing may be asked of
+        the state."""
         self._collects = False
         self._codec = codec
         self._listener = listener
@@ -95,6 +133,17 @@ class Applier:
         self._changes: list[Any] = []
         self._results: list[bytes] = []
         self._running: Iterator[None] | None = None
+        self._stops = False
+
+    @property
+    def is_between_entries(self) -> bool:
+        """Whether the state is what whole entries made it."""
+        return self._running is None and not self.installing
+
+    def stop_between_entries(self) -> None:
+        """Let the slice in which the next entry ends end with it. Otherwise, under load, each slice
+        might end in the middle of one."""
+        self._stops = True
 
     def collect(self, wanted: bool) -> None:
         """Whether ``on_entry`` gets changes and results from now on."""
@@ -107,6 +156,8 @@ class Applier:
             BrokenInvariantError: an entry does not decode or is of an unknown kind.
             BaseException: what is no answer of ``apply``, such as MemoryError.
         """
+        if self.installing:
+            raise BrokenInvariantError("applied while a snapshot is being installed")
         self._looked_at = self._clock()
         self._slice_ends = self._looked_at + self._slice_seconds
         while self.applied < up_to:
@@ -115,9 +166,98 @@ class Applier:
             for _ in self._running:
                 return False
             self._running = None
-            if self.applied < up_to and self._clock() >= self._slice_ends:
+            if self.applied < up_to and (self._stops or self._clock() >= self._slice_ends):
                 return False
         return True
+
+    # -- snapshots
+
+    def capture(self) -> Capture:
+        """Everything as it is now. In the event loop; alters nothing.
+
+        Raises:
+            SnapshotError: an entry is applied by half, a snapshot is being installed, or
+                ``State.snapshot`` raised or returned something else.
+        """
+        if not self.is_between_entries:
+            raise SnapshotError(
+                f"no snapshot can be taken in the middle of entry {self.applied + 1}"
+                if not self.installing
+                else "no snapshot can be taken while another one is being installed"
+            )
+        self._stops = False
+        try:
+            state: object = self.state.snapshot()
+        except Exception as error:
+            raise SnapshotError(
+                f"State.snapshot raised {type(error).__name__}: {error}, after sequence "
+                f"{self.applied}"
+            ) from error
+        if not isinstance(state, bytes) and (
+            isinstance(state, str | bytearray | memoryview) or not isinstance(state, Iterable)
+        ):
+            raise SnapshotError(
+                f"State.snapshot returned a {type(state).__name__} and neither bytes nor an "
+                "iterable of bytes"
+            )
+        return Capture(self.applied, self.checksum, self.time, self.sessions.save(), state)
+
+    def begin_install(self) -> None:
+        """Apply nothing more until ``end_install``. In the event loop. What is left of an entry
+        that is applied by half is dropped: the snapshot covers it."""
+        self.installing = True
+        self._running = None
+        self._changes, self._results = [], []
+
+    def install(
+        self, seq: int, checksum: int, time: float, sessions: Iterable[bytes], state: Readable
+    ) -> Installed:
+        """Replace the state by that of a snapshot, between ``begin_install`` and ``end_install``.
+        On any thread; may take long.
+
+        Arguments:
+            seq: The last sequence in the snapshot.
+            checksum: The rolling checksum there (R9).
+            time: The replicated time there, in seconds since the Unix epoch (R10).
+            sessions: What ``encode_saved`` made of the sessions.
+            state: What ``State.snapshot`` returned.
+
+        Raises:
+            StorageError: reading the snapshot found damage or failed.
+            BrokenInvariantError: the sessions contradict themselves, the state machine raised, or
+                the snapshot is older than what is applied (S5). In all cases the member must stop:
+                nobody knows what its state holds.
+        """
+        if not self.installing or seq < self.applied:
+            raise BrokenInvariantError(
+                f"a snapshot of sequence {seq} is no successor of {self.applied} (S5)"
+                if self.installing
+                else "a snapshot is installed beside the applying"
+            )
+        table = SessionTable()
+        try:
+            table.restore(sessions)
+            self.state.install(state)
+        except StorageError:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            # The last two would end the worker's thread, and nobody would know.
+            raise BrokenInvariantError(
+                f"the snapshot of sequence {seq} cannot be installed: {type(error).__name__}: "
+                f"{error}"
+            ) from error
+        return Installed(seq, checksum, time, table)
+
+    def end_install(self, installed: Installed) -> None:
+        """Be where the snapshot was taken; sessions, checksum, time and sequence change together
+        (S4). In the event loop."""
+        self.sessions = installed.sessions
+        self.checksum = installed.checksum
+        self.time = installed.time
+        self.applied = installed.seq
+        self.installing = False
+
+    # -- entries
 
     def _apply(self, entry: Entry) -> Iterator[None]:
         """Apply one entry; yields where a slice ends inside it."""
@@ -138,10 +278,11 @@ class Applier:
                 f"the committed entry {entry.seq} does not decode: {error}"
             ) from error
         if initial is not None:
-            self.state.install(initial)
+            self.state.install(io.BytesIO(initial))
         self.time = entry.time
         self.checksum = crc32(b"".join(pieces), crc32(entry.crc.to_bytes(4, "big"), self.checksum))
         self.applied = entry.seq
+        self.applied_bytes += len(entry.payload)
         changes, results = self._changes, self._results
         if changes:
             self._changes, self._results = [], []

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterconsensus.consensus import effects, events, messages
+from clusterconsensus.consensus.changes import Change
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import (
     NOBODY,
+    Ballot,
     Entry,
     Incarnation,
     Member,
@@ -33,17 +35,22 @@ from clusterconsensus.errors import (
     DivergedError,
     ElectionError,
     ParticipantClosedError,
+    RemovedError,
 )
 from clusterconsensus.runtime.applier import Applier
 from clusterconsensus.runtime.envelope import Arrival, Gate
 from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.runtime.joining import JoinDesk, Joins
+from clusterconsensus.runtime.keeping import Keeping
 from clusterconsensus.runtime.mail import Mail
 from clusterconsensus.runtime.questions import MembershipQuestions, ReadQuestions
 from clusterconsensus.runtime.status import (
     BecameMaster,
+    CatchUp,
     LostMaster,
     MasterChanged,
     MembershipChanged,
+    Removed,
     Trouble,
 )
 from clusterconsensus.runtime.submits import Submits
@@ -51,11 +58,14 @@ from clusterconsensus.runtime.worker import Worker
 from clusterconsensus.runtime.writing import Writing
 from clusterconsensus.settings import Settings
 from clusterconsensus.storage.journal import Journal
+from clusterconsensus.storage.snapshots import SnapshotStore
 from clusterconsensus.transport.base import Transport
 
 logger = logging.getLogger("clusterconsensus.runtime")
 
 LOOK_FOR_IDLE_SESSIONS_SECONDS = 60.0
+
+TELL_OF_CATCH_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,15 @@ class Parts:
     replica: Replica
     applier: Applier
     gate: Gate
+    directory: str
+    store: SnapshotStore
+    older_seq: int
+    """What the snapshot before the newest one covers, 0 if there is none."""
+    damage: tuple[str, ...]
+    """What the start found damaged."""
     writer: Worker
     reader: Worker
+    keeper: Worker
     join: Callable[[str], None]
     """Makes the id of the cluster that took this member in durable; blocks."""
 
@@ -101,9 +118,10 @@ class Driver:
         self._failed = failed
         self.replica = parts.replica
         self._local = parts.replica.local
+        self._core_reads = parts.replica.master.reads
         self._applier = parts.applier
         self._gate = parts.gate
-        self._clock = self._loop.time
+        self._clock = parts.environment.clock
         self._chance = parts.environment.chance.random
         self._wall = parts.environment.wall_seconds
         self._inbox: list[events.Event] = []
@@ -118,11 +136,21 @@ class Driver:
         self._told_master = False
         self._elections: list[asyncio.Future[None]] = []
         self._masters: list[asyncio.Future[None]] = []
+        self._successors: list[tuple[Ballot, asyncio.Future[None]]] = []
+        """Who waits for a master of a higher ballot than this."""
         self._idle_sessions_at = 0.0
+        self._told_catch_up_at: dict[Incarnation, float] = {}
+        self.removed: RemovedError | None = None
+        """What everybody is told once this member was removed (M8)."""
         self.disk_full = False
         self.heard_master = False
         """Whether any master was heard, or this member was one, since the start."""
         self.error: Exception | None = None
+        self.failed = False
+        """Whether trouble has stopped it."""
+        self.serving = True
+        """Whether nothing stands against taking changes and reads: not stopped, not removed, not
+        diverged."""
         settings = parts.settings
         self._mail = Mail(
             parts.cluster, parts.transport, parts.gate, self._local.log, settings.max_batch_bytes
@@ -142,14 +170,35 @@ class Driver:
         )
         self.reads = ReadQuestions(settings, self._clock, self._ask_read, self.wake, first_number)
         self.memberships = MembershipQuestions(
-            settings, self._clock, self._ask_add, self.wake, first_number
+            settings, self._clock, self._ask_change, self.wake, first_number
         )
+        self.joins = Joins(
+            parts.member,
+            settings,
+            self._clock,
+            lambda to, message: self._mail.on_contact(effects.Contact(to, message)),
+            self.wake,
+            first_number + 2**50,
+        )
+        self._join_desk = JoinDesk(
+            lambda change: self.memberships.change(change, None), self._mail.send
+        )
+        self.keeping = Keeping(
+            parts, self.post, publish, self.feature_level, self._on_installed, self.fail
+        )
+        transfers = self.keeping.transfers
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             effects.Persist: self._writing.add,
             effects.Send: self._mail.on_send,
             effects.Contact: self._mail.on_contact,
             effects.Load: self._on_load,
             effects.Apply: lambda effect: None,  # done at the end of the turn
+            effects.LoadChunk: self.keeping.on_load_chunk,
+            effects.StoreChunk: transfers.keep_chunk,
+            effects.Install: transfers.install,
+            effects.Compact: self.keeping.on_compact,
+            effects.FoundRegressed: self.keeping.on_regressed,
+            effects.Recovered: self.keeping.on_recovered,
             effects.ReadReady: lambda effect: self.reads.on_ready(
                 effect.nonce, effect.seq, self._applier.applied
             ),
@@ -171,6 +220,9 @@ class Driver:
         """Begin to take part."""
         self._idle_sessions_at = self._clock() + LOOK_FOR_IDLE_SESSIONS_SECONDS
         self.replica.start(self._clock(), self._chance())
+        self.keeping.start()
+        if self._local.removed:
+            self._on_removed()
         self.wake()
 
     def post(self, event: events.Event) -> None:
@@ -200,6 +252,8 @@ class Driver:
                 self.submits.flush()
                 self.reads.flush(self._applier.applied)
                 self.memberships.flush()
+            if self.joins:
+                self._flush_joins()
             inbox, self._inbox = self._inbox, []
             step, now, chance = self.replica.step, self._clock(), self._chance
             todo: list[effects.Effect] = []
@@ -215,6 +269,7 @@ class Driver:
             self._writing.flush()
             if not self._applying and self._local.apply_asked > self._applier.applied:
                 self._apply_slice()
+            self.keeping.snapshotter.take()
             self._set_timer()
         except Exception as error:
             self.fail(error)
@@ -226,6 +281,7 @@ class Driver:
             self.submits.deadline,
             self.reads.deadline,
             self.memberships.deadline,
+            self.joins.deadline,
             self._idle_sessions_at,
         )
         if self._timer is not None:
@@ -233,8 +289,9 @@ class Driver:
                 return  # it rings, finds little to do, and is set anew
             self._timer.cancel()
         # At least a moment, so that a deadline in the past cannot keep the loop from everything.
-        self._timer_at = max(soonest, self._clock() + 0.001)
-        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+        now = self._clock()
+        self._timer_at = max(soonest, now + 0.001)
+        self._timer = self._loop.call_later(self._timer_at - now, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -244,6 +301,11 @@ class Driver:
         self.submits.on_tick(now)
         self.reads.on_tick(now)
         self.memberships.on_tick(now)
+        self.joins.on_tick(now)
+        if self._local.log.promoting:
+            self._tell_of_catch_up(now)
+        local = self._local
+        self._writing.note(min(local.commit, local.log.durable_seq))
         if now >= self._idle_sessions_at:
             self._idle_sessions_at = now + LOOK_FOR_IDLE_SESSIONS_SECONDS
             self._close_idle_sessions()
@@ -329,8 +391,11 @@ class Driver:
                 self.reads.on_refused(message.nonce)
                 self.wake()
         elif isinstance(message, messages.MembershipReply):
-            self.memberships.on_reply(message.nonce, message.refusal, message.retryable)
+            if not self.joins.on_reply(message):
+                self.memberships.on_reply(message.nonce, message.refusal, message.retryable)
             self.wake()
+        elif isinstance(message, messages.JoinAsk):
+            self._on_join_ask(arrival.source, message)
         else:
             self.post(events.Received(arrival.source, message))
 
@@ -359,7 +424,8 @@ class Driver:
     def disconnected(self, member: Member) -> None:
         """The connection to a member broke (``Receiver``)."""
         seat = self._local.log.configuration.seat_of_id(member.id)
-        if seat is not None and self.error is None:
+        # Another process of that id, at another address, is not the member that has the seat.
+        if seat is not None and seat.address == member.address and self.error is None:
             self.post(events.Disconnected(seat.incarnation))
 
     # -- the application's calls
@@ -376,18 +442,83 @@ class Driver:
         else:
             self._mail.send(to, messages.OpenSession(nonce))
 
-    def _ask_read(self, to: Incarnation, nonce: int) -> None:
+    def _ask_read(self, to: Incarnation, nonce: int, lease: bool) -> None:
         if to == NOBODY:
-            self._inbox.append(events.ReadLocal(nonce))
+            self._inbox.append(events.ReadLocal(nonce, lease))
         else:
-            self._mail.send(to, messages.ReadAsk(nonce))
+            self._mail.send(to, messages.ReadAsk(nonce, lease))
 
-    def _ask_add(self, to: Incarnation, nonce: int, member: Member) -> None:
+    def holds_lease(self) -> bool:
+        """Whether this member may serve a read of its own state at this very instant, without
+        asking anybody: it leads, its lease has not run out, and what it committed is applied
+        (L2)."""
+        now, local = self._clock(), self._local
+        return (
+            local.now <= now < self._core_reads.lease_ends
+            and local.role is Role.MASTER
+            and self._applier.applied >= local.commit
+        )
+
+    def _ask_change(self, to: Incarnation, nonce: int, change: Change) -> None:
+        action, member = change.action, change.member
         if to == NOBODY:
-            self._inbox.append(events.AddMemberLocal(nonce, member))
+            self._inbox.append(
+                events.ChangeMemberLocal(nonce, action, member, change.priority, change.force)
+            )
+        elif action is messages.Action.ADD and change.priority == 1:
+            # Understood by a master of any version.
+            self._mail.send(to, messages.AddMember(nonce, member.id, member.address))
         else:
-            message = messages.AddMember(nonce, member.id, member.address)
-            self._mail.send(to, message)
+            self._mail.send(
+                to,
+                messages.ChangeMember(
+                    nonce, action, member.id, member.address, change.priority, change.force
+                ),
+            )
+
+    def _flush_joins(self) -> None:
+        _, configuration = self._local.log.committed_configuration(self._local.commit)
+        self.joins.flush(configuration.seat(self._local.name))
+
+    def _on_join_ask(self, source: Incarnation, message: messages.JoinAsk) -> None:
+        """A member of no cluster wants to be of this one."""
+        name = self.parts.member.id
+        if self.removed is not None:
+            refusal = f"member {name!r} was removed from its cluster itself"
+            self._mail.send(source, messages.MembershipReply(message.nonce, refusal, False))
+        elif not self._gate.cluster_id:
+            refusal = f"member {name!r} belongs to no cluster yet"
+            self._mail.send(source, messages.MembershipReply(message.nonce, refusal, True))
+        else:
+            self._join_desk.on_ask(source, message)
+
+    async def hand_over(self) -> None:
+        """Before an orderly end: if this member leads and another could, let it, and wait for that,
+        at most E."""
+        local = self._local
+        if self.error is not None or local.role is not Role.MASTER:
+            return
+        if self.replica.membership.handover.best() == NOBODY:
+            return
+        anybody = Change(messages.Action.TRANSFER, Member("", ""))
+        seconds = self.parts.settings.election_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self.memberships.change(anybody, seconds)
+                await self.master_known()
+        except (ConsensusError, TimeoutError) as error:
+            why = str(error) or f"it took longer than {seconds} s"
+            logger.warning("%s: closes without handing over: %s", self.parts.member.id, why)
+
+    def known_staleness_seconds(self) -> float | None:
+        """``staleness_seconds``, or None where nothing is known."""
+        seconds = self.staleness_seconds()
+        return seconds if seconds < math.inf else None
+
+    def staleness_seconds(self) -> float:
+        """How long ago the last instant was before which everything that was acknowledged is
+        known to be applied here; infinite if there was none."""
+        return self._clock() - self.reads.proven_at
 
     def start_election(self) -> asyncio.Future[None]:
         """A future that is done when this member leads."""
@@ -406,6 +537,31 @@ class Driver:
             self._masters = [held for held in self._masters if not held.done()]
             self._masters.append(future)
         return future
+
+    def successor_known(self, ballot: Ballot) -> asyncio.Future[None]:
+        """A future that is done when a master of a higher ballot than this is known that serves, as
+        far as can be seen here."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._successors = [held for held in self._successors if not held[1].done()]
+        self._successors.append((ballot, future))
+        self._end_waiting_for_masters()
+        return future
+
+    def _waiting(self) -> list[asyncio.Future[None]]:
+        """Whoever waits for a mastership."""
+        successors = [future for _, future in self._successors]
+        return [*self._elections, *self._masters, *successors]
+
+    def _end_waiting_for_masters(self) -> None:
+        if not self._serving_master_known():
+            return
+        waiting, self._masters = self._masters, []
+        for before, future in self._successors:
+            if before < self._local.master_ballot:
+                waiting.append(future)
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def _serving_master_known(self) -> bool:
         local = self._local
@@ -450,11 +606,7 @@ class Driver:
             self._publish(LostMaster(effect.reason))
         if changed and leader != NOBODY:
             self._publish(MasterChanged(self.master()))
-        if self._serving_master_known():
-            waiting, self._masters = self._masters, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+        self._end_waiting_for_masters()
 
     def master(self) -> Member | None:
         """Who leads, as far as is known here."""
@@ -473,6 +625,44 @@ class Driver:
         state = "committed" if effect.committed else "in force"
         logger.info("%s: configuration %d %s: %s", self.parts.member.id, effect.seq, state, members)
         self._publish(MembershipChanged(configuration, effect.committed))
+        if self._local.log.promoting:
+            self._tell_of_catch_up(self._clock())
+
+    def _tell_of_catch_up(self, now: float) -> None:
+        """How far those are that are to become voters, now and then."""
+        if self._local.role is not Role.MASTER:
+            return
+        log, progress = self._local.log, self.replica.master.progress
+        told, self._told_catch_up_at = self._told_catch_up_at, {}
+        for seat in log.configuration.seats:
+            name = seat.incarnation
+            if not seat.promoting or name not in progress:
+                continue
+            self._told_catch_up_at[name] = told_at = told.get(name, -math.inf)
+            if now >= told_at + TELL_OF_CATCH_UP_SECONDS:
+                self._told_catch_up_at[name] = now
+                self._publish(CatchUp(seat.member, progress[name].match, log.last_seq))
+
+    def _on_removed(self) -> None:
+        """This member is none any more: whoever waits is told, and whoever asks will be (M8)."""
+        if self.removed is not None:
+            return
+        name = self.parts.member.id
+        error = RemovedError(
+            f"member {name!r} was removed from cluster {self.parts.cluster!r}; to come back it "
+            "needs an empty directory, and must be added again"
+        )
+        logger.warning("%s: %s", name, error)
+        self.removed = error
+        self.serving = False
+        self.submits.close(error, f"member {name!r} was removed from its cluster")
+        self.reads.close(error)
+        self.memberships.on_removed(name, error)
+        self.joins.close(error)
+        for future in self._waiting():
+            if not future.done():
+                future.set_exception(error)
+        self._publish(Removed())
 
     def _on_election_ended(self, effect: effects.ElectionEnded) -> None:
         waiting, self._elections = self._elections, []
@@ -491,6 +681,8 @@ class Driver:
         )
         logger.critical("%s: %s; it stops serving", self.parts.member.id, detail)
         error = DivergedError(detail)
+        self.serving = False
+        self.keeping.snapshotter.stop()  # what it computed is wrong, and must not be kept
         self.reads.close(error)
         self._publish(Trouble(DivergedError.code, detail))
 
@@ -503,6 +695,9 @@ class Driver:
 
     def _apply_slice(self) -> None:
         if self.error is not None:
+            return
+        if self._applier.installing:
+            self._applying = False
             return
         local = self._local
         before = self._applier.applied
@@ -521,6 +716,21 @@ class Driver:
         self._applying = not finished
         if not finished:
             self._loop.call_soon(self._apply_slice)
+
+    def _on_installed(self) -> None:
+        """The state is that of a snapshot now: go on behind it."""
+        self.reads.on_applied(self._applier.applied)
+        self.wake()
+
+    @property
+    def installing(self) -> bool:
+        """Whether the state may not be asked now."""
+        return self._applier.installing
+
+    def feature_level(self) -> int:
+        """What all members of the cluster know, as far as this one can tell."""
+        local = self._local
+        return self.replica.master.feature_level if local.leads else local.cluster_level
 
     def on_group(
         self, seq: int, place: int, session: int, first: int, found: Sequence[bytes | None]
@@ -561,6 +771,7 @@ class Driver:
             wrapped = BrokenInvariantError(f"unexpected {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             error = wrapped
+        self.failed = True
         logger.critical("%s: stopped: %s", self.parts.member.id, error, exc_info=error)
         self._stop(error, str(error))
         self._failed(error)
@@ -573,14 +784,17 @@ class Driver:
         if self.error is not None:
             return
         self.error = error
+        self.serving = False
         self._writing.stop()
+        self.keeping.stop()
         if self._timer is not None:
             self._timer.cancel()
         closed = ParticipantClosedError(f"the participant has stopped: {reason}")
         self.submits.close(closed, reason)
         self.reads.close(closed)
         self.memberships.close(closed)
-        for future in (*self._elections, *self._masters):
+        self.joins.close(closed)
+        for future in self._waiting():
             if not future.done():
                 future.set_exception(closed)
         if self._told_master:

@@ -17,7 +17,14 @@ from collections import Counter
 
 import msgspec
 
-from clusterconsensus.consensus.messages import Accept, Identify, Identity, Message
+from clusterconsensus.consensus.messages import (
+    Accept,
+    Identify,
+    Identity,
+    JoinAsk,
+    MembershipReply,
+    Message,
+)
 from clusterconsensus.consensus.types import Incarnation, Member, incarnation
 
 logger = logging.getLogger("clusterconsensus.envelope")
@@ -132,6 +139,8 @@ class Gate:
             self._drop("version", f"{sender} speaks version {header.version}, not {VERSION}")
             return None
         asked_who = isinstance(message, Identify)  # whoever is here answers for itself (I2)
+        # A member that wants to join knows an address, and not yet whose it is.
+        asked_who = asked_who or (isinstance(message, JoinAsk) and not header.to_id)
         known = header.to_id == self.member.id or asked_who
         if not known or header.to_disk not in ("", self.disk_id):
             wanted = f"{header.to_id!r} (disk {header.to_disk or 'any'})"
@@ -162,16 +171,16 @@ class Gate:
         return Arrival(source, address, header.cluster_id, message)
 
     def _same_cluster(self, header: Header, message: Message) -> bool:
-        """Members of one cluster speak; others may only ask and tell who they are, and a master may
-        take in a member that belongs to none (I1)."""
+        """Members of one cluster speak; others may only ask and tell who they are. A member that
+        belongs to none may ask to be taken in, hear what became of that, and be taken in (I1)."""
         if isinstance(message, Identify | Identity):
             return True
+        if isinstance(message, JoinAsk):
+            return header.cluster_id in ("", self._cluster_id)
         if not self._cluster_id:
-            return (
-                isinstance(message, Accept)
-                and bool(header.cluster_id)
-                and header.to_disk == self.disk_id
-            )
+            taken_in = isinstance(message, Accept) and bool(header.cluster_id)
+            answered = isinstance(message, MembershipReply)
+            return (taken_in or answered) and header.to_disk == self.disk_id
         return header.cluster_id == self._cluster_id
 
     def _drop(self, reason: str, detail: str) -> None:

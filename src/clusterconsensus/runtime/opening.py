@@ -1,13 +1,14 @@
 """From a directory to a running member, and back.
 
-Opening takes the directory's lock, learns who it is, lets the journal recover, and applies again
-what is known to be chosen (W7). Entries behind that are kept in memory: whether they are chosen,
-the next master will say.
+Opening takes the directory's lock, learns who it is, lets the journal recover (``restoring``),
+installs the newest snapshot, and applies again what is known to be chosen behind it (W7). Entries
+behind that are kept in memory: whether they are chosen, the next master will say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +18,32 @@ from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log
 from clusterconsensus.consensus.replica import Replica
-from clusterconsensus.consensus.types import Entry, Member, incarnation, member_id_of
+from clusterconsensus.consensus.types import (
+    Configuration,
+    Entry,
+    Member,
+    SnapshotId,
+    incarnation,
+    member_id_of,
+)
 from clusterconsensus.errors import (
     DamagedError,
     DirectoryNotEmptyError,
     InvalidChangeError,
     StoragePoisonedError,
 )
-from clusterconsensus.runtime.applier import Applier
+from clusterconsensus.runtime.applier import Applier, Installed
 from clusterconsensus.runtime.driver import Driver, Parts
 from clusterconsensus.runtime.envelope import Gate
 from clusterconsensus.runtime.environment import Environment
+from clusterconsensus.runtime.restoring import restore
 from clusterconsensus.runtime.status import Status
 from clusterconsensus.runtime.worker import Worker, call
-from clusterconsensus.settings import Settings
+from clusterconsensus.settings import KIB, Settings
 from clusterconsensus.state import Codec, State
 from clusterconsensus.storage.identity import Directory, open_directory
-from clusterconsensus.storage.journal import Journal
+from clusterconsensus.storage.snapshot_format import SnapshotHead
+from clusterconsensus.storage.snapshots import SnapshotStore
 from clusterconsensus.transport.base import Transport
 
 logger = logging.getLogger("clusterconsensus.runtime")
@@ -61,6 +71,15 @@ class Echo:
     def on_entry(self, seq: int, changes: list[Any], results: list[bytes]) -> None:
         if self.driver is not None:
             self.driver.on_entry(seq, changes, results)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The threads of one member: ``keeper`` writes snapshots."""
+
+    writer: Worker
+    reader: Worker
+    keeper: Worker
 
 
 @dataclass
@@ -98,7 +117,7 @@ class Opened:
         if snapshot is not None:
             # Refused now rather than by every start of every member.
             try:
-                parts.applier.state.install(snapshot)
+                parts.applier.state.install(io.BytesIO(snapshot))
             except Exception as error:
                 raise InvalidChangeError(
                     f"the state does not install the snapshot of {len(snapshot)} bytes: {error}"
@@ -116,14 +135,24 @@ class Opened:
             events.Bootstrap(parts.environment.wall_seconds(), parts.member.address, snapshot)
         )
 
-    async def aclose(self) -> None:
-        """Mark the journal clean, close it and give the directory back."""
+    async def aclose(self, driver: Driver | None = None) -> None:
+        """Take a last snapshot, mark the journal clean, close it and give the directory back.
+
+        Arguments:
+            driver: What ran on it, if anything did.
+        """
         parts = self.parts
         local = parts.replica.local
         journal = parts.journal
         # What was to be written and never will be may have replaced entries that the disk still
         # has: these must not be called chosen in their place (W7).
         known = min(local.commit, local.log.durable_seq)
+        if driver is None:
+            await parts.keeper.aclose()
+        else:
+            # What a member in trouble holds is in doubt, and not to be kept.
+            sound = not driver.failed and not local.quarantined
+            await driver.keeping.snapshotter.aclose(take=sound)
 
         def close() -> None:
             try:
@@ -143,7 +172,7 @@ class Opened:
         local = parts.replica.local
         log = local.log
         identity = self.directory.identity
-        now = asyncio.get_running_loop().time()
+        now = parts.environment.clock()
         heard: float | None = None
         if local.leads:
             heard = 0.0
@@ -174,6 +203,16 @@ class Opened:
             disk_full=driver.disk_full,
             diverged=local.quarantined,
             log_cache_bytes=log.cached_bytes,
+            first_sequence=log.base.seq + 1,
+            snapshot_sequence=local.snapshot.seq if local.snapshot is not None else 0,
+            feature_level=driver.feature_level(),
+            recovering=local.recovering,
+            recovery_target_sequence=parts.replica.recovery.target_seq,
+            damage=tuple(driver.keeping.damage),
+            holds_lease=driver.holds_lease(),
+            staleness_seconds=driver.known_staleness_seconds(),
+            snapshots=driver.keeping.statistics(),
+            scrubbing=driver.keeping.scrubber.statistics(),
             followers={
                 member_id_of(name): progress.match
                 for name, progress in parts.replica.master.progress.items()
@@ -216,9 +255,12 @@ async def open_member(
 
     try:
         taken = await call(writer, hold)
-        return await _open(
-            taken, member, state, codec, settings, environment, transport, writer, reader
+        workers = Workers(
+            writer,
+            reader,
+            environment.make_worker(f"clusterconsensus-snapshots-{member.id}"),
         )
+        return await _open(taken, member, state, codec, settings, environment, transport, workers)
     except BaseException:
         await call(writer, release)  # after whatever a cancelled call is still doing
         await reader.aclose()
@@ -234,25 +276,31 @@ async def _open(
     settings: Settings,
     environment: Environment,
     transport: Transport,
-    writer: Worker,
-    reader: Worker,
+    workers: Workers,
 ) -> Opened:
     identity = held.identity
-    journal = await call(
-        writer,
-        lambda: Journal.open(
-            environment.files,
-            held.path,
-            disk_id=identity.disk_id,
-            segment_bytes=settings.segment_bytes,
-            paranoid=settings.paranoid,
-        ),
+    files, reader = environment.files, workers.reader
+    store = SnapshotStore(files, held.path, max_snapshot_bytes=settings.max_snapshot_bytes)
+    restored = await call(
+        workers.writer, lambda: restore(files, held.path, identity, settings, store)
     )
-    recovered = journal.recovered
+    journal, recovered, snapshot = restored.journal, restored.found, restored.snapshot
     commit = min(recovered.commit_hint, recovered.last_seq)
     clock = asyncio.get_running_loop().time
     echo = Echo()
     applier = Applier(state, codec, echo, clock, settings.apply_slice_seconds)
+    configuration = (0, Configuration())
+    if snapshot is not None:
+        commit = max(commit, snapshot.seq)
+        applier.begin_install()
+
+        def install(newest: SnapshotId = snapshot) -> tuple[SnapshotHead, Installed]:
+            head, sessions, content = store.load(newest)
+            return head, applier.install(newest.seq, head.checksum, head.time, sessions, content)
+
+        head, installed = await call(reader, install)
+        applier.end_install(installed)
+        configuration = (head.configuration_seq, head.configuration)
     configurations: list[Entry] = list(recovered.configurations)
     runs = list(recovered.runs)
 
@@ -273,6 +321,8 @@ async def _open(
         [(first, ballot) for first, ballot in runs if first <= commit],
         [entry for entry in configurations if entry.seq <= commit],
         applier.time,
+        recovered.base,
+        configuration,
     )
     while log.last_seq < recovered.last_seq:
         for entry in await read(log.last_seq + 1, recovered.last_seq):
@@ -292,9 +342,25 @@ async def _open(
         window_messages=settings.window_messages,
         window_bytes=settings.window_bytes,
         log_cache_bytes=settings.log_cache_bytes,
+        keep_log_entries=settings.keep_log_entries,
+        keep_log_bytes=settings.keep_log_bytes,
+        max_kept_log_entries=settings.max_kept_log_entries,
+        chunk_bytes=min(settings.chunk_bytes, settings.max_message_bytes - 64 * KIB),
+        catch_up_bytes_per_second=settings.catch_up_bytes_per_second,
+        lease_reads=settings.lease_reads,
+        max_clock_drift=settings.max_clock_drift,
+        slow_disk_seconds=settings.slow_disk_seconds,
     )
     local = Local(
-        name, limits, log, recovered.promised, commit, applier.checksum, identity.cluster_id
+        name,
+        limits,
+        log,
+        recovered.promised,
+        commit,
+        applier.checksum,
+        identity.cluster_id,
+        snapshot,
+        recovered.recovering,
     )
     replica = Replica(local)
     if environment.watch is not None:
@@ -309,8 +375,13 @@ async def _open(
         replica=replica,
         applier=applier,
         gate=Gate(member, identity.disk_id, identity.cluster_id),
-        writer=writer,
-        reader=reader,
+        directory=held.path,
+        store=store,
+        older_seq=restored.older_seq,
+        damage=restored.damage,
+        writer=workers.writer,
+        reader=workers.reader,
+        keeper=workers.keeper,
         join=held.join,
     )
     return Opened(parts, held, echo)

@@ -11,7 +11,9 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from clusterconsensus.consensus.types import Incarnation, Member
+from clusterconsensus.consensus.changes import Change
+from clusterconsensus.consensus.messages import Action
+from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.errors import (
     ConsensusError,
     MembershipError,
@@ -29,11 +31,15 @@ ASK_AGAIN_SECONDS = 0.05
 class Reading:
     """Reads that share one question."""
 
-    __slots__ = ("asked_at", "deadline", "futures")
+    __slots__ = ("asked_at", "began_at", "deadline", "futures", "lease")
 
-    def __init__(self, futures: list[asyncio.Future[None]], deadline: float) -> None:
+    def __init__(
+        self, futures: list[asyncio.Future[None]], began_at: float, deadline: float, lease: bool
+    ) -> None:
         self.futures = futures
+        self.began_at = began_at
         self.deadline = deadline
+        self.lease = lease
         self.asked_at = -math.inf
 
 
@@ -43,7 +49,8 @@ class ReadQuestions:
     Arguments:
         settings: Limits and times.
         clock: Seconds, as the event loop counts them.
-        ask: Sends a question to a member under a number.
+        ask: Sends a question to a member under a number; the last argument tells whether the
+            master's lease is proof enough (L2).
         wake: Asks for a turn.
         first_number: Where the numbers of questions begin; another one in each run of a member, so
             that a late answer to an earlier run fits no question of this one (C-25).
@@ -53,7 +60,7 @@ class ReadQuestions:
         self,
         settings: Settings,
         clock: Callable[[], float],
-        ask: Callable[[Incarnation, int], None],
+        ask: Callable[[Incarnation, int, bool], None],
         wake: Callable[[], None],
         first_number: int = 1,
     ) -> None:
@@ -64,41 +71,59 @@ class ReadQuestions:
         self._loop = asyncio.get_running_loop()
         self._new: list[asyncio.Future[None]] = []
         self._new_seconds = self._new_deadline = math.inf
+        self._new_lease = False
+        self._new_at = -math.inf
+        self.proven_at = -math.inf
+        """Everything that was acknowledged before this instant is applied here."""
         self._asked: dict[int, Reading] = {}
         self._ready: deque[tuple[int, Reading]] = deque()
         self._next_nonce = first_number
         self._leader: Incarnation | None = None
         self._count = 0
+        """Reads that wait, those that were cancelled among them until room is needed."""
 
-    def read(self, timeout: float | None) -> asyncio.Future[None]:
+    def read(self, timeout: float | None, *, lease: bool = False) -> asyncio.Future[None]:
         """A future that is done when this member's state holds all that was acknowledged before
         this call.
+
+        Arguments:
+            timeout: In seconds; ``read_timeout_seconds`` by default.
+            lease: Whether the master's lease is proof enough (L2).
 
         Raises:
             OverloadedError: too many reads wait already.
         """
         if self._count >= self._settings.max_pending_reads:
+            self._forget_cancelled()
+        if self._count >= self._settings.max_pending_reads:
             raise OverloadedError(f"{self._count} reads wait already (max_pending_reads)")
         future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(self._forget)
         self._count += 1
         seconds = self._settings.read_timeout_seconds if timeout is None else timeout
-        if self._new and seconds != self._new_seconds:
+        if self._new and (seconds != self._new_seconds or lease is not self._new_lease):
             # One question has one deadline; calls of one turn seldom differ in it.
             self._gather()
         if not self._new:
-            self._new_seconds = seconds
-            self._new_deadline = self._clock() + seconds
+            self._new_seconds, self._new_lease = seconds, lease
+            self._new_at = self._clock()
+            self._new_deadline = self._new_at + seconds
         self._new.append(future)
         self._wake()
         return future
 
-    def _forget(self, future: asyncio.Future[None]) -> None:
-        self._count -= 1
+    def _forget_cancelled(self) -> None:
+        """Make room of the reads whose callers have given up."""
+        readings = [*self._asked.values(), *(reading for _, reading in self._ready)]
+        self._new = [future for future in self._new if not future.done()]
+        for reading in readings:
+            reading.futures = [future for future in reading.futures if not future.done()]
+        self._count = len(self._new) + sum(len(reading.futures) for reading in readings)
 
     def _gather(self) -> None:
         if self._new:
-            self._asked[self._next_nonce] = Reading(self._new, self._new_deadline)
+            self._asked[self._next_nonce] = Reading(
+                self._new, self._new_at, self._new_deadline, self._new_lease
+            )
             self._next_nonce += 1
             self._new = []
 
@@ -120,7 +145,7 @@ class ReadQuestions:
         for nonce, reading in self._asked.items():
             if now - reading.asked_at >= self._settings.retry_seconds:
                 reading.asked_at = now
-                self._ask(self._leader, nonce)
+                self._ask(self._leader, nonce, reading.lease)
 
     def on_ready(self, nonce: int, seq: int, applied: int) -> None:
         """The master has confirmed: whoever applied up to ``seq`` may read."""
@@ -139,7 +164,10 @@ class ReadQuestions:
         """Release the reads that this much satisfies. Confirmations come in order of sequence, but
         for those of a former master; these wait behind at most a little longer than they must."""
         while self._ready and self._ready[0][0] <= applied:
-            for future in self._ready.popleft()[1].futures:
+            reading = self._ready.popleft()[1]
+            self.proven_at = max(self.proven_at, reading.began_at)
+            self._count -= len(reading.futures)
+            for future in reading.futures:
                 if not future.done():
                     future.set_result(None)
 
@@ -167,51 +195,67 @@ class ReadQuestions:
                     self._ready.append((seq, reading))
                 else:
                     error = f"a read was not served in time: sequence {seq} is not applied here yet"
-                    _fail(reading.futures, ReadFailedError(error))
+                    self._fail(reading.futures, ReadFailedError(error))
         for nonce, reading in tuple(self._asked.items()):
             if now >= reading.deadline:
                 del self._asked[nonce]
                 why = "nobody leads" if self._leader is None else "the master did not confirm it"
-                _fail(reading.futures, ReadFailedError(f"a read was not proven in time: {why}"))
+                error = f"a read was not proven in time: {why}"
+                self._fail(reading.futures, ReadFailedError(error))
+
+    def _fail(self, futures: list[asyncio.Future[None]], error: ConsensusError) -> None:
+        self._count -= len(futures)
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
 
     def close(self, error: ConsensusError) -> None:
         """End everything."""
         self._gather()
         for reading in self._asked.values():
-            _fail(reading.futures, error)
+            self._fail(reading.futures, error)
         for _, reading in self._ready:
-            _fail(reading.futures, error)
+            self._fail(reading.futures, error)
         self._asked.clear()
         self._ready.clear()
 
 
-def _fail(futures: list[asyncio.Future[None]], error: ConsensusError) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
-
-
-class Adding:
+class Changing:
     """One membership request."""
 
-    __slots__ = ("asked_at", "deadline", "future", "last_refusal", "member")
+    __slots__ = ("asked_at", "asked_of", "change", "deadline", "future", "last_refusal")
 
-    def __init__(self, member: Member, future: asyncio.Future[None], deadline: float) -> None:
-        self.member = member
+    def __init__(self, change: Change, future: asyncio.Future[None], deadline: float) -> None:
+        self.change = change
         self.future = future
         self.deadline = deadline
         self.asked_at = -math.inf
+        self.asked_of: Incarnation | None = None
+        """Who led when it was first asked."""
         self.last_refusal = ""
+
+    @property
+    def is_for_anybody(self) -> bool:
+        """Whether it asks for another master, whoever that is."""
+        return self.change.action is Action.TRANSFER and not self.change.member.id
 
 
 class MembershipQuestions:
-    """Membership requests of one running participant. Repeating one is harmless (M6)."""
+    """Membership requests of one running participant. Repeating one is harmless (M6).
+
+    Arguments:
+        settings: Limits and times.
+        clock: Seconds, as the event loop counts them.
+        ask: Sends a request to a member under a number.
+        wake: Asks for a turn.
+        first_number: Where the numbers begin; another one in each run of a member.
+    """
 
     def __init__(
         self,
         settings: Settings,
         clock: Callable[[], float],
-        ask: Callable[[Incarnation, int, Member], None],
+        ask: Callable[[Incarnation, int, Change], None],
         wake: Callable[[], None],
         first_number: int = 1,
     ) -> None:
@@ -219,79 +263,99 @@ class MembershipQuestions:
         self._clock = clock
         self._ask = ask
         self._wake = wake
-        self._waiting: dict[int, Adding] = {}
+        self._waiting: dict[int, Changing] = {}
         self._next_nonce = first_number
         self._leader: Incarnation | None = None
 
-    def add(self, member: Member, timeout: float | None) -> asyncio.Future[None]:
-        """A future that is done when ``member`` is a voter."""
+    def change(self, change: Change, timeout: float | None) -> asyncio.Future[None]:
+        """A future that is done when a change is achieved."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         seconds = self._settings.read_timeout_seconds if timeout is None else timeout
-        self._waiting[self._next_nonce] = Adding(member, future, self._clock() + seconds)
+        self._waiting[self._next_nonce] = Changing(change, future, self._clock() + seconds)
         self._next_nonce += 1
         self._wake()
         return future
 
     def on_leader(self, leader: Incarnation | None) -> None:
-        if leader != self._leader:
-            self._leader = leader
-            for adding in self._waiting.values():
-                adding.asked_at = -math.inf
+        """Another master is known (None: nobody): every request is asked anew, but for those that
+        wanted just that."""
+        if leader == self._leader:
+            return
+        self._leader = leader
+        for nonce, changing in tuple(self._waiting.items()):
+            changing.asked_at = -math.inf
+            asked_of = changing.asked_of
+            if changing.is_for_anybody and asked_of is not None and leader not in (None, asked_of):
+                self._settle(nonce, changing, None)
 
     def flush(self) -> None:
         """Ask what was not asked yet, or not lately."""
         if self._leader is None:
             return
         now = self._clock()
-        for nonce, adding in self._waiting.items():
-            if now - adding.asked_at >= self._settings.retry_seconds:
-                adding.asked_at = now
-                self._ask(self._leader, nonce, adding.member)
+        for nonce, changing in tuple(self._waiting.items()):
+            if changing.future.done():  # nobody waits any more
+                del self._waiting[nonce]
+            elif now - changing.asked_at >= self._settings.retry_seconds:
+                changing.asked_at = now
+                if changing.asked_of is None:
+                    changing.asked_of = self._leader
+                self._ask(self._leader, nonce, changing.change)
 
     def on_reply(self, nonce: int, refusal: str, retryable: bool) -> None:
         """The master says: achieved, or refused."""
-        adding = self._waiting.get(nonce)
-        if adding is None:
+        changing = self._waiting.get(nonce)
+        if changing is None:
             return
         if refusal and retryable:
-            adding.last_refusal = refusal
-            adding.asked_at = self._clock() - self._settings.retry_seconds + ASK_AGAIN_SECONDS
+            changing.last_refusal = refusal
+            changing.asked_at = self._clock() - self._settings.retry_seconds + ASK_AGAIN_SECONDS
             return
+        self._settle(nonce, changing, MembershipError(refusal) if refusal else None)
+
+    def _settle(self, nonce: int, changing: Changing, error: ConsensusError | None) -> None:
         del self._waiting[nonce]
-        if adding.future.done():
+        if changing.future.done():
             return
-        if refusal:
-            adding.future.set_exception(MembershipError(refusal))
+        if error is not None:
+            changing.future.set_exception(error)
         else:
-            adding.future.set_result(None)
+            changing.future.set_result(None)
 
     @property
     def deadline(self) -> float:
+        """When ``on_tick`` or ``flush`` has something to do."""
         soonest = math.inf
-        for adding in self._waiting.values():
-            soonest = min(soonest, adding.deadline)
+        for changing in self._waiting.values():
+            soonest = min(soonest, changing.deadline)
             if self._leader is not None:
-                soonest = min(soonest, adding.asked_at + self._settings.retry_seconds)
+                soonest = min(soonest, changing.asked_at + self._settings.retry_seconds)
         return soonest
 
     def on_tick(self, now: float) -> None:
-        for nonce, adding in tuple(self._waiting.items()):
-            if now >= adding.deadline:
-                del self._waiting[nonce]
-                if not adding.future.done():
-                    adding.future.set_exception(self._late(adding))
+        """End what has waited too long."""
+        for nonce, changing in tuple(self._waiting.items()):
+            if now >= changing.deadline:
+                self._settle(nonce, changing, self._late(changing))
 
-    def _late(self, adding: Adding) -> ConsensusError:
-        if self._leader is None:
-            return NoMasterError(f"no master in time to add member {adding.member}")
-        why = adding.last_refusal or "the master did not answer"
+    def _late(self, changing: Changing) -> ConsensusError:
+        if self._leader is None and changing.asked_of is None:
+            return NoMasterError(f"no master in time to {changing.change}")
+        nobody = "nobody leads" if self._leader is None else "the master did not answer"
+        why = changing.last_refusal or nobody
         return MembershipPendingError(
-            f"member {adding.member} is not a voter yet: {why}; it may still become one, and "
-            "adding it again is harmless"
+            f"not in time: {changing.change}: {why}; it may still come about, and asking again is "
+            "harmless"
         )
 
+    def on_removed(self, member_id: str, error: ConsensusError) -> None:
+        """This member was removed: whoever wanted that has it, and nothing else can be asked."""
+        for nonce, changing in tuple(self._waiting.items()):
+            change = changing.change
+            wanted = change.action is Action.REMOVE and change.member.id == member_id
+            self._settle(nonce, changing, None if wanted else error)
+
     def close(self, error: ConsensusError) -> None:
-        for adding in self._waiting.values():
-            if not adding.future.done():
-                adding.future.set_exception(error)
-        self._waiting.clear()
+        """End everything."""
+        for nonce, changing in tuple(self._waiting.items()):
+            self._settle(nonce, changing, error)

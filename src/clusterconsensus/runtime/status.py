@@ -41,6 +41,24 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     disk_full: bool
     diverged: bool
     log_cache_bytes: int
+    first_sequence: int
+    """The first sequence that is still in the log; what was before is in a snapshot."""
+    snapshot_sequence: int
+    """What the newest snapshot covers, 0 if there is none."""
+    feature_level: int
+    """What all members know, as far as this one can tell: see docs/operations.md."""
+    recovering: bool
+    """Whether this member has lost what it acknowledged, and has no vote until it is whole (W4)."""
+    recovery_target_sequence: int
+    """Up to where it must be whole, 0 while no master has said."""
+    damage: tuple[str, ...]
+    """What was found damaged since the start, and where; the oldest of many are left out."""
+    holds_lease: bool
+    staleness_seconds: float | None
+    """Everything that was acknowledged anywhere up to this long ago is applied here; None where
+    that is not known."""
+    snapshots: dict[str, int]
+    scrubbing: dict[str, int]
     followers: dict[str, int]
     """On a master: what each other member holds durably, by id."""
     dropped: dict[str, int]
@@ -73,8 +91,44 @@ class MembershipChanged(msgspec.Struct, frozen=True):
     committed: bool
 
 
+class CatchUp(msgspec.Struct, frozen=True):
+    """Told on the master, at most once a second for each member that is to become a voter: how far
+    that one is, and how far it would have to be now."""
+
+    member: Member
+    sequence: int
+    target_sequence: int
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """This member was removed from its cluster, for good. It changes and serves nothing any more;
+    to come back it needs an empty directory."""
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True):
+    """A snapshot of this member's state is durable."""
+
+    sequence: int
+    size_bytes: int
+    path: str
+
+
+class SnapshotInstalled(msgspec.Struct, frozen=True):
+    """The state of this member was replaced by a snapshot of the master's, because the entries
+    that it lacked are no longer in the log."""
+
+    sequence: int
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """This member had lost what it had acknowledged; it is whole again and has its vote back."""
+
+    sequence: int
+
+
 class Trouble(msgspec.Struct, frozen=True):
-    """Something an operator should look at: a full disk, a diverged state machine."""
+    """Something an operator should look at. ``code`` is that of an error: ``disk_full``,
+    ``damaged``, ``snapshot``, ``diverged``; or ``events_dropped``."""
 
     code: str
     detail: str
@@ -92,7 +146,17 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 ParticipantEvent = (
-    BecameMaster | LostMaster | MasterChanged | MembershipChanged | Trouble | Committed
+    BecameMaster
+    | LostMaster
+    | MasterChanged
+    | MembershipChanged
+    | CatchUp
+    | Removed
+    | SnapshotTaken
+    | SnapshotInstalled
+    | Recovered
+    | Trouble
+    | Committed
 )
 
 

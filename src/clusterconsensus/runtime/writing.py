@@ -49,11 +49,19 @@ class Writing:
         self._busy = False
         self._stopped = False
         self._prepare_at = 0.0
+        self._noted_commit = 0
         self.add = self._gathered.append
 
     def stop(self) -> None:
         """Write nothing more, and say nothing of what is under way."""
         self._stopped = True
+
+    def note(self, commit: int) -> None:
+        """While there is nothing else to write: note what is known to be chosen, so that a start,
+        or a backup of the directory, knows it too. Otherwise the next write would tell."""
+        if commit > self._noted_commit and not (self._busy or self._stopped or self._gathered):
+            self._gathered.append(Persist(0, commit=commit))
+            self.flush()
 
     def flush(self) -> None:
         """Begin to write what has gathered, unless a write is under way."""
@@ -70,6 +78,7 @@ class Writing:
                 return
             if error is None:
                 self._on_disk_full("")
+                self._noted_commit = max(self._noted_commit, batch[-1].commit)
                 if journal.prepare_due and self._loop.time() >= self._prepare_at:
                     self._prepare()
                 self._on_durable(batch[-1].ticket)

@@ -245,6 +245,20 @@ def _decode(file: str, data: bytes) -> Identity:
         raise DamagedError(f"{file}: the identity is damaged: {error}") from error
 
 
+def write_identity(files: Files, path: str, identity: Identity) -> None:
+    """Say for the first time who a directory is, durably. For whoever makes one as a whole, as its
+    last step; a member learns its own by ``open_directory``.
+
+    Raises:
+        DiskFullError: nothing has changed.
+        StoragePoisonedError: whether it has changed is not known.
+    """
+    try:
+        _write(files, path, identity)
+    except OSError as error:
+        raise StoragePoisonedError(f"{path}: the identity cannot be written: {error}") from error
+
+
 def _write(files: Files, path: str, identity: Identity) -> None:
     """Replace the identity, atomically and durably (D9)."""
     file, temporary = f"{path}/{IDENTITY}", f"{path}/{IDENTITY}.new"

@@ -6,6 +6,9 @@ the next point. Cutting the log off forgets the points behind the cut and forces
 entry that comes next, and so does a new segment; therefore the surviving entries between two
 points always stand between them in one file, in order, and the walk ends before it could meet an
 entry that was cut off.
+
+When segments are removed at the log's beginning, their points are forgotten with them. A read that
+has already found its way to one of them finds nothing then, and says so.
 """
 
 from __future__ import annotations
@@ -62,6 +65,22 @@ class Index:
         del self._seqs[place:], self._numbers[place:], self._offsets[place:]
         self.last_seq = seq - 1
         self._forced = True
+
+    def give_up(self, seq: int) -> None:
+        """The log is empty and begins behind ``seq``."""
+        for points in (self._seqs, self._numbers, self._offsets):
+            del points[:]
+        self._forced = True
+        self.first_seq = seq + 1
+        self.last_seq = seq
+
+    def forget(self, seq: int) -> None:
+        """Everything up to ``seq``, behind which a segment begins, is gone."""
+        place = bisect_right(self._seqs, seq)
+        for points in (self._seqs, self._numbers, self._offsets):
+            del points[:place]
+        self._forced = self._forced or not self._seqs
+        self.first_seq = seq + 1
 
     def find(self, seq: int) -> tuple[int, int, int, int]:
         """For an entry of the log: the last point at or before it, as sequence, segment and
@@ -151,6 +170,8 @@ class Reader:
                 while point <= limit and seq <= last:
                     record = window.record(offset)
                     if record is None or (record.kind == Kind.ENTRY and record.seq != point):
+                        if self._is_gone(seq):
+                            return entries
                         raise DamagedError(
                             f"{path}: no valid record for sequence {point} at offset {offset}; "
                             f"sequences {point} to {limit} cannot be read"
@@ -169,6 +190,13 @@ class Reader:
                     if size >= max_bytes:
                         return entries
             except OSError as error:
+                if self._is_gone(seq):
+                    return entries
                 raise DamagedError(
                     f"{path}: sequences {seq} to {limit} cannot be read: {error}"
                 ) from error
+
+    def _is_gone(self, seq: int) -> bool:
+        """Whether an entry was compacted away since it was looked up."""
+        with self._lock:
+            return seq < self._index.first_seq

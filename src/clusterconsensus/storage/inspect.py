@@ -19,10 +19,12 @@ import msgspec
 from clusterconsensus.consensus.types import Configuration, Entry, EntryKind
 from clusterconsensus.errors import DamagedError, StorageError
 from clusterconsensus.storage.files import Files, RealFiles
+from clusterconsensus.storage.findings import Segment
 from clusterconsensus.storage.identity import LOCK, Identity, read_identity
 from clusterconsensus.storage.index import Reader
-from clusterconsensus.storage.recovery import Scan, Segment
-from clusterconsensus.storage.segments import segment_numbers
+from clusterconsensus.storage.recovery import Scan
+from clusterconsensus.storage.segments import segment_numbers, segment_path, set_aside_path
+from clusterconsensus.storage.snapshot_files import examine, snapshot_names
 
 WHOLE = "whole"
 TORN = "torn"
@@ -48,6 +50,19 @@ class SegmentReport(msgspec.Struct, frozen=True):
     entries: int
     first_seq: int
     last_seq: int
+    version: int
+
+
+class SnapshotReport(msgspec.Struct, frozen=True):
+    """One snapshot. ``damage`` is empty for a whole one; for a damaged one the sequence is that of
+    its name."""
+
+    name: str
+    seq: int
+    instance: int
+    owner: str
+    size_bytes: int
+    damage: str = ""
 
 
 class BallotReport(msgspec.Struct, frozen=True):
@@ -77,8 +92,18 @@ class Report(msgspec.Struct, kw_only=True):
     torn: str = ""
     segments: list[SegmentReport] = msgspec.field(default_factory=list)
     unfinished: list[str] = msgspec.field(default_factory=list)
+    set_aside: list[str] = msgspec.field(default_factory=list)
+    """Segments of a damaged journal that another one has replaced."""
+    snapshots: list[SnapshotReport] = msgspec.field(default_factory=list)
+    """The newest first; those that were set aside as damaged are not among them."""
+    recovering: bool = False
+    """Whether the member had been damaged and is not whole again: it does not vote."""
     promised_instance: int = 0
     promised_owner: str = ""
+    base_seq: int = 0
+    """The log begins behind it; the entries up to it must be in a snapshot."""
+    base_instance: int = 0
+    base_owner: str = ""
     first_seq: int = 0
     last_seq: int = 0
     commit_hint: int = 0
@@ -130,11 +155,12 @@ def inspect(directory: str, files: Files | None = None) -> Report:
             damage = str(error)
         _fill(report, scan)
         if not damage:
-            damage = _count(report, _reader(files, directory, scan), scan.last_seq)
+            damage = _count(report, _reader(files, directory, scan), scan)
         if not damage or attempt == attempts - 1:
             if damage:
                 report.damage.append(damage)
             break
+    _snapshots(report, files)
     if report.damage:
         report.verdict = DAMAGED
     elif report.torn:
@@ -161,7 +187,7 @@ def entries(directory: str, files: Files | None = None) -> Iterator[Entry]:
         scan.run()
     except DamagedError as error:
         damage = error
-    yield from _all(_reader(files, directory, scan), scan.last_seq)
+    yield from _all(_reader(files, directory, scan), scan)
     if damage is not None:
         raise damage
 
@@ -170,20 +196,20 @@ def _reader(files: Files, directory: str, scan: Scan) -> Reader:
     return Reader(files, directory, scan.disk_id or "", scan.index, threading.Lock())
 
 
-def _all(reader: Reader, last_seq: int) -> Iterator[Entry]:
-    seq = 1
-    while found := reader.read(seq, last_seq, READ_BYTES):
+def _all(reader: Reader, scan: Scan) -> Iterator[Entry]:
+    seq = scan.index.first_seq
+    while found := reader.read(seq, scan.last_seq, READ_BYTES):
         yield from found
         seq = found[-1].seq + 1
 
 
-def _count(report: Report, reader: Reader, last_seq: int) -> str:
+def _count(report: Report, reader: Reader, scan: Scan) -> str:
     """Read every entry; the damage, if one is found."""
     kinds: Counter[str] = Counter()
     payload_bytes = 0
-    last = 0
+    last = scan.base.seq
     try:
-        for entry in _all(reader, last_seq):
+        for entry in _all(reader, scan):
             last = entry.seq
             if not entry.intact():
                 return (
@@ -194,11 +220,45 @@ def _count(report: Report, reader: Reader, last_seq: int) -> str:
             payload_bytes += len(entry.payload)
     except StorageError as error:
         return str(error)
-    if last != last_seq:
-        return f"{report.directory}: the log ends with sequence {last}, not with {last_seq}"
+    if last != scan.last_seq:
+        return f"{report.directory}: the log ends with sequence {last}, not with {scan.last_seq}"
     report.entries = dict(sorted(kinds.items()))
     report.payload_bytes = payload_bytes
     return ""
+
+
+def _snapshots(report: Report, files: Files) -> None:
+    """Read and check every snapshot, and whether the log continues from one of them."""
+    try:
+        names = snapshot_names(files.list_directory(report.directory))
+    except OSError as error:
+        report.damage.append(f"{report.directory} cannot be read: {error}")
+        return
+    covered = 0
+    for name in names:
+        path = f"{report.directory}/{name}"
+        size_bytes = 0
+        try:
+            size_bytes = files.size(path)
+            found, _, _ = examine(files, path)
+        except FileNotFoundError:
+            continue  # a running member has removed it
+        except (StorageError, OSError) as error:
+            damage = str(error) if isinstance(error, StorageError) else f"{path}: {error}"
+            seq = int(name.partition("-")[2].partition(".")[0])
+            report.snapshots.append(SnapshotReport(name, seq, 0, "", size_bytes, damage))
+            report.damage.append(damage)
+            continue
+        ballot = found.position.ballot
+        covered = max(covered, found.seq)
+        report.snapshots.append(
+            SnapshotReport(name, found.seq, ballot.instance, ballot.owner, size_bytes)
+        )
+    if report.base_seq > covered:
+        report.damage.append(
+            f"{report.directory}: the log begins behind sequence {report.base_seq}, and there is "
+            "no whole snapshot up to there"
+        )
 
 
 def kind_name(kind: int) -> str:
@@ -212,10 +272,17 @@ def kind_name(kind: int) -> str:
 def _fill(report: Report, scan: Scan) -> None:
     report.segments = [_segment(segment) for segment in scan.segments]
     report.unfinished = list(scan.unfinished)
+    names = [set_aside_path("", number) for number in scan.set_aside]
+    names += [segment_path("", number) for number in scan.ignored]
+    report.set_aside = [name.lstrip("/") for name in names]
+    report.recovering = scan.recovering
+    report.base_seq = scan.base.seq
+    report.base_instance = scan.base.ballot.instance
+    report.base_owner = scan.base.ballot.owner
     report.torn = str(scan.torn) if scan.torn is not None else ""
     report.promised_instance = scan.promised.instance
     report.promised_owner = scan.promised.owner
-    report.first_seq = scan.index.first_seq if scan.last_seq else 0
+    report.first_seq = scan.index.first_seq if scan.last_seq > scan.base.seq else 0
     report.last_seq = scan.last_seq
     report.commit_hint = scan.commit_hint
     report.closed_cleanly = scan.clean and scan.torn is None
@@ -236,6 +303,7 @@ def _segment(segment: Segment) -> SegmentReport:
         segment.entries,
         segment.first_seq,
         segment.last_seq,
+        segment.version,
     )
 
 

@@ -7,6 +7,10 @@ recovers (``recovery``); the format is told in ``records``, the files in ``segme
 Threads: one thread appends, prepares and closes. Any thread may read meanwhile, and sees only what
 is durable.
 
+``compact`` removes whole segments at the beginning, oldest first, and makes each removal durable
+before the next, so that whatever a crash leaves is a journal without a gap that holds at least what
+it must. ``salvage`` begins a damaged journal anew; ``scrub`` looks for damage in what nobody reads.
+
 Failures (W2). A write or a sync that fails *poisons* the journal: what is on disk is unknown, and
 every later call, reads included, raises ``StoragePoisonedError``; no sync is ever tried again,
 because a kernel may drop the pages it could not write and then report success. A full disk is
@@ -23,24 +27,37 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from clusterconsensus.consensus.types import Entry
+from clusterconsensus.consensus.types import Entry, Position
 from clusterconsensus.errors import (
     BrokenInvariantError,
+    DamagedError,
     DiskFullError,
     StorageError,
     StoragePoisonedError,
 )
+from clusterconsensus.storage.extent import Extent
 from clusterconsensus.storage.files import ZEROS, Files, WritableFile
+from clusterconsensus.storage.findings import Recovered
 from clusterconsensus.storage.index import Reader
-from clusterconsensus.storage.planning import Tip, Write, encode, encode_closing, plan
-from clusterconsensus.storage.records import HEADER_BYTES
-from clusterconsensus.storage.recovery import Recovered, Scan
-from clusterconsensus.storage.segments import Making, segment_path
+from clusterconsensus.storage.planning import (
+    CUT,
+    GIVEN_UP,
+    Tip,
+    Write,
+    encode,
+    encode_closing,
+    plan,
+)
+from clusterconsensus.storage.records import FORMAT_VERSION, HEADER_BYTES
+from clusterconsensus.storage.recovery import Scan
+from clusterconsensus.storage.salvage import begin_anew
+from clusterconsensus.storage.scrubbing import Scrubbing
+from clusterconsensus.storage.segments import Making, segment_path, set_aside_path
 
 if TYPE_CHECKING:
     from clusterconsensus.consensus.effects import Persist
@@ -71,15 +88,22 @@ class Journal:
         self._making: Making | None = None
         self._ready: dict[int, int] = {}
         self._sizes = {segment.number: segment.size_bytes for segment in scan.segments}
+        log = Extent(scan.base)
+        log.last_seq, log.runs = scan.last_seq, [*scan.runs]
         self._tip = Tip(
             1,
+            FORMAT_VERSION,
             HEADER_BYTES,
             scan.number,
             scan.chain,
             scan.promised,
-            scan.last_seq,
+            log,
             scan.commit_hint,
+            scan.recovering,
         )
+        self._openings = scan.openings
+        self._set_aside = scan.set_aside
+        self._removed = 0
         self._syncs = 0
         self._written_bytes = 0
         self._appended_entries = 0
@@ -101,7 +125,8 @@ class Journal:
         """Open the journal of a directory that the caller holds (``identity``), or make it.
 
         Everything is read and checked; a torn write at the end is cut off for good. When damage is
-        found, nothing is changed.
+        found, nothing is changed. Whether the entries before ``recovered.base`` are in a snapshot
+        is for the caller to check.
 
         Arguments:
             disk_id: The directory's own (I0); segments of another disk are refused.
@@ -130,6 +155,39 @@ class Journal:
             ) from error
         return journal
 
+    @classmethod
+    def salvage(
+        cls,
+        files: Files,
+        directory: str,
+        *,
+        disk_id: str,
+        segment_bytes: int,
+        base: Position,
+        paranoid: bool = False,
+    ) -> Journal:
+        """Begin the damaged journal of a directory anew (W4), and open it.
+
+        The log becomes empty and begins behind ``base``; the promise is the highest that any record
+        tells; ``recovering`` is noted, so that the member does not vote before it is whole again.
+        The damaged segments are set aside as ``damaged-….log`` until ``forget_damaged``. A crash
+        leaves the damaged journal, or the new one.
+
+        Arguments:
+            base: What a snapshot covers that is whole; NOWHERE without one.
+            paranoid: Take a torn last write for damage (W3).
+
+        Raises:
+            DamagedError: what this member promised cannot be known, because no record behind the
+                damage restates it: it must come back as a new member. Nothing was changed.
+            DiskFullError: no space for a segment. Nothing was changed.
+            StoragePoisonedError: a write or sync failed.
+        """
+        begin_anew(files, directory, disk_id, segment_bytes, base, paranoid=paranoid)
+        return cls.open(
+            files, directory, disk_id=disk_id, segment_bytes=segment_bytes, paranoid=paranoid
+        )
+
     def _settle(self, scan: Scan) -> None:
         """Make what was found as durable as it looks, and get ready to append."""
         files = self._files
@@ -154,6 +212,8 @@ class Journal:
         file.datasync()
         # A crash may have come between a rename and the sync of the directory (D8).
         files.sync_directory(self._directory)
+        if not scan.clean:
+            self._remove_blank(scan)
         place = scan.tail
         if tail.used_bytes == HEADER_BYTES and place:
             # The first write to this segment was torn: go on where the last whole batch ends.
@@ -164,9 +224,46 @@ class Journal:
         self._tip = msgspec.structs.replace(
             self._tip,
             segment=scan.segments[place].number,
+            version=scan.segments[place].version,
             used_bytes=scan.segments[place].used_bytes,
         )
-        self._ready = {found.number: found.size_bytes for found in scan.segments[place + 1 :]}
+        self._ready = {
+            found.number: found.size_bytes
+            for found in scan.segments[place + 1 :]
+            if found.version == FORMAT_VERSION
+        }
+        self._put_aside(scan.ignored)
+        if not scan.recovering:
+            self._remove_set_aside()
+
+    def _remove_blank(self, scan: Scan) -> None:
+        """Segments that look unused may only look so: zeros that were to erase a torn write, whose
+        sync failed. The last one goes first, so that never one is missing in between."""
+        while len(scan.segments) > scan.tail + 1:
+            blank = scan.segments.pop()
+            self._files.remove(blank.path)
+            self._files.sync_directory(self._directory)
+            del self._sizes[blank.number]
+
+    def _put_aside(self, numbers: list[int]) -> None:
+        """Segments before an ANCHOR, whose name is durable, are not the journal's any more."""
+        for number in numbers:
+            source, target = (
+                segment_path(self._directory, number),
+                set_aside_path(self._directory, number),
+            )
+            self._files.rename(source, target)
+            logger.warning("%s: damaged, kept as %s", source, target)
+        if numbers:
+            self._files.sync_directory(self._directory)
+            self._set_aside = sorted({*self._set_aside, *numbers})
+
+    def _remove_set_aside(self) -> None:
+        for number in self._set_aside:
+            self._files.remove(set_aside_path(self._directory, number))
+        if self._set_aside:
+            self._files.sync_directory(self._directory)
+        self._set_aside = []
 
     # -- appending
 
@@ -218,12 +315,18 @@ class Journal:
                 raise poisoned from error
             raise
         with self._lock:
+            if write.before is not None:
+                self._openings.add(write.segment, write.before)
             for seq, offset in write.changes:
-                if offset:
+                if offset == CUT:
+                    self._openings.cut(seq)
+                    self._index.truncate(seq)
+                elif offset == GIVEN_UP:
+                    self._openings.give_up(write.segment)
+                    self._index.give_up(seq)
+                else:
                     self._index.add(seq, write.segment, offset)
                     self._appended_entries += 1
-                else:
-                    self._index.truncate(seq)
             self._ready.pop(write.segment, None)
             self._tip = write.after
             self._syncs += 1
@@ -284,6 +387,112 @@ class Journal:
             self._file = None
         return True
 
+    # -- what is not needed any more
+
+    @property
+    def base(self) -> Position:
+        """The last entry that the log does not hold any more; NOWHERE if it is complete."""
+        return self._tip.log.base
+
+    def compact(self, seq: int) -> int:
+        """Remove the segments at the beginning that hold nothing above ``seq``. Called in the
+        thread that appends.
+
+        Arguments:
+            seq: A durable snapshot covers everything up to it (S6).
+
+        Returns:
+            The last sequence that cannot be read any more; at most ``seq``, or the base where the
+            log was given up.
+
+        Raises:
+            StoragePoisonedError: a file cannot be removed, or its directory cannot be synced.
+        """
+        self._check()
+        number, last = self._openings.find(seq)
+        gone = sorted(held for held in self._sizes if held < number)
+        if not gone:
+            return self.base.seq
+        with self._lock:
+            tip = self._tip
+            if last is not None and last.seq > tip.log.base.seq:
+                log = tip.log.copy()
+                log.forget(last)
+                # What is compacted is chosen: nothing may be cut off at or before it.
+                commit = max(tip.commit, last.seq)
+                self._tip = msgspec.structs.replace(tip, log=log, commit=commit)
+                self._index.forget(last.seq)
+            self._openings.forget(number)
+            for held in gone:
+                del self._sizes[held]
+        try:
+            for held in gone:
+                path = segment_path(self._directory, held)
+                self._files.remove(path)
+                self._files.sync_directory(self._directory)
+                self._removed += 1
+        except BaseException as error:
+            poisoned = self._poisoned(
+                f"{path}: cannot be removed: {str(error) or type(error).__name__}"
+            )
+            if isinstance(error, OSError):
+                raise poisoned from error
+            raise
+        return self.base.seq
+
+    def forget_damaged(self) -> None:
+        """Remove what ``salvage`` has set aside. Called in the thread that appends, once recovering
+        has ended durably; the next start does it too.
+
+        Raises:
+            StoragePoisonedError: a file cannot be removed, or its directory cannot be synced.
+        """
+        self._check()
+        try:
+            self._remove_set_aside()
+        except OSError as error:
+            raise self._poisoned(
+                f"{self._directory}: damaged segments cannot be removed: {error}"
+            ) from error
+
+    def scrub(self, max_bytes: int) -> Iterator[int]:
+        """Read every segment but the last one again, and check every record and the chain (W8).
+
+        May be iterated in any thread, beside appends and compaction. Ends early when the journal
+        is closed.
+
+        Arguments:
+            max_bytes: About how much to read until the next step.
+
+        Yields:
+            How many bytes were read since the last step.
+
+        Raises:
+            DamagedError: what was durable is damaged; names file, offset and sequences.
+            StoragePoisonedError: an earlier write or sync failed.
+        """
+        scrubbing = Scrubbing(self._files, self._directory, self._disk_id, max_bytes)
+        number = 0
+        while True:
+            self._check_poison()
+            with self._lock:
+                closed = self._closed
+                last = self._tip.segment
+                number = min((held for held in self._sizes if held > number), default=last)
+            if closed or number >= last:
+                return
+            try:
+                for size in scrubbing.segment(number):
+                    yield size
+                    self._check_poison()
+                    if self._closed:
+                        return
+            except DamagedError:
+                with self._lock:
+                    if number in self._sizes:
+                        raise
+                # It was removed under the reading.
+
     # -- reading
 
     def read(self, first: int, last: int, max_bytes: int) -> list[Entry]:
@@ -310,8 +519,11 @@ class Journal:
                 "segments": len(self._sizes),
                 "allocated_bytes": sum(self._sizes.values()),
                 "segments_ready": len(self._ready),
+                "segments_removed": self._removed,
+                "segments_set_aside": len(self._set_aside),
                 "segment_used_bytes": self._tip.used_bytes,
                 "batches": self._tip.batch,
+                "base_sequence": self._tip.log.base.seq,
                 "last_sequence": self._tip.last_seq,
                 "index_points": len(self._index),
                 "syncs": self._syncs,
@@ -347,9 +559,12 @@ class Journal:
                 self._file.close()
                 self._file = None
 
-    def _check(self) -> None:
+    def _check_poison(self) -> None:
         if self._poison:
             raise StoragePoisonedError(self._poison)
+
+    def _check(self) -> None:
+        self._check_poison()
         if self._closed:
             raise StorageError(f"{self._directory}: the journal is closed")
 

@@ -8,8 +8,9 @@ A *record* (W1) is ::
 
     magic  u32     where to look for records behind a damaged one
     crc    u32     of the disk's id, the segment's number, the record's offset, and all below
-    kind   u8      START, PROMISE, TRUNCATE, ENTRY or TRAILER
-    detail u8      ENTRY: the entry's kind; TRAILER: 1 if the journal was closed in good order
+    kind   u8      START, PROMISE, TRUNCATE, ENTRY, TRAILER, BASE or RECOVERY
+    detail u8      ENTRY: the entry's kind; TRAILER: 1 if the journal was closed in good order;
+                   RECOVERY: 1 if it begins, 0 if it ends; START: ANCHOR and RECOVERING
     owner  u16     length of the ballot owner's name
     length u32     length of the payload
     seq, instance  u64 each
@@ -31,7 +32,13 @@ before its ``group`` offset, and every earlier segment, had been durable, whatev
 now. This is what tells damage from a torn write (W3), also for batches that hold no entries. The
 trailer's ``synced_seq`` says the same in sequences, for people and for checking.
 
-START opens each segment and restates what the segments before it amounted to.
+START opens each segment and restates what the segments before it amounted to: the promise, the
+last entry, whether the member is recovering, and where batches and their chain go on. So the
+segments before any START may be removed once a snapshot covers what is in them. Each TRAILER
+restates the promise, so that damage before it cannot make a member forget what it promised.
+
+Version 1, which is read and never written, has neither: its trailers hold no promise, and its
+STARTs do not tell the ballot of the last entry, so no journal can begin at one.
 """
 
 from __future__ import annotations
@@ -43,15 +50,23 @@ from zlib import crc32
 
 import msgspec
 
-from clusterconsensus.consensus.types import Ballot, Entry, Incarnation
+from clusterconsensus.consensus.types import ZERO, Ballot, Entry, Incarnation, Position
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What new segments are written in."""
+READABLE_VERSIONS = (1, 2)
 HEADER_BYTES = 4096
 """The header's page, which is written once and never again."""
 RECORD_BYTES = 52
 """A record without its owner's name and payload."""
 CLOSED = 1
 """``detail`` of a trailer written by an orderly close."""
+ANCHOR = 1
+"""In ``detail`` of a START: the journal begins here, whatever stands in earlier segments."""
+RECOVERING = 2
+"""In ``detail`` of a START: the member was recovering."""
+MOST_OWNER_BYTES = 512
+"""The longest name of a ballot's owner that fits into what is kept free for closing."""
 
 MAGIC = b"\xc5\xccr\xd7"
 _SEGMENT_MAGIC = b"CCJRNL\r\n"
@@ -62,8 +77,8 @@ _OFFSET = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _TRAILER = struct.Struct("<QIIQQ")
 _START = struct.Struct("<QI")
+_START_BALLOT = struct.Struct("<Q")
 _HEADER = struct.Struct("<8sIQQH")
-TRAILER_BYTES = RECORD_BYTES + _TRAILER.size
 
 assert _RECORD.size == RECORD_BYTES
 assert _BODY.size == RECORD_BYTES - 8
@@ -75,13 +90,18 @@ class Kind(IntEnum):
     """What a record is."""
 
     START = 1
-    """Opens a segment: ``seq`` and ballot are the last sequence and the promise before it."""
+    """Opens a segment: ``seq`` and ballot are the last sequence and the promise before it; the
+    payload holds the last batch's number and chain, and the ballot of the last entry."""
     PROMISE = 2
     TRUNCATE = 3
     """The log is cut off from ``seq`` on."""
     ENTRY = 4
     TRAILER = 5
-    """Closes a batch; ``seq`` is the last sequence behind it."""
+    """Closes a batch; ``seq`` is the last sequence behind it, the ballot is the promise."""
+    BASE = 6
+    """The log is given up and begins anew behind ``seq``, whose entry had this ballot (S4)."""
+    RECOVERY = 7
+    """The member begins to recover from damage, or has recovered (W4)."""
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
@@ -95,6 +115,18 @@ class Trailer(msgspec.Struct, frozen=True, gc=False):
     records: int
     synced_seq: int
     commit: int
+
+
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """What a START record restates. ``ballot`` is that of the last entry, None in version 1."""
+
+    number: int
+    chain: int
+    promised: Ballot
+    last_seq: int
+    ballot: Ballot | None
+    anchor: bool
+    recovering: bool
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -130,10 +162,24 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """The content of a TRAILER record."""
         return Trailer(*_TRAILER.unpack(self.payload))
 
-    def start(self) -> tuple[int, int]:
-        """The number of the last batch and the chain before a START record."""
-        number, chain = _START.unpack(self.payload)
-        return number, chain
+    def start(self) -> Start:
+        """The content of a START record."""
+        payload = bytes(self.payload)
+        number, chain = _START.unpack_from(payload)
+        ballot: Ballot | None = None
+        if len(payload) > _START.size:
+            (instance,) = _START_BALLOT.unpack_from(payload, _START.size)
+            owner = payload[_START.size + _START_BALLOT.size :].decode()
+            ballot = Ballot(instance, Incarnation(owner))
+        return Start(
+            number,
+            chain,
+            self.ballot(ZERO),
+            self.seq,
+            ballot,
+            bool(self.detail & ANCHOR),
+            bool(self.detail & RECOVERING),
+        )
 
 
 def file_seed(disk_id: str, number: int) -> int:
@@ -193,6 +239,7 @@ class Encoder:
         number: Of the last batch before it.
         chain: The chain up to it.
         synced_seq: The highest sequence known to be durable.
+        version: The format of the segment.
     """
 
     __slots__ = (
@@ -200,16 +247,26 @@ class Encoder:
         "_records",
         "_seed",
         "_synced_seq",
+        "_version",
         "chain",
         "number",
         "offset",
         "pieces",
     )
 
-    def __init__(self, seed: int, offset: int, number: int, chain: int, synced_seq: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        offset: int,
+        number: int,
+        chain: int,
+        synced_seq: int,
+        version: int = FORMAT_VERSION,
+    ) -> None:
         self._seed = seed
         self._group = offset
         self._synced_seq = synced_seq
+        self._version = version
         self._records = 0
         self.offset = offset
         self.number = number
@@ -238,9 +295,12 @@ class Encoder:
         self.offset += 8 + len(body) + length
         self._records += 1
 
-    def start(self, promised: Ballot, last_seq: int) -> None:
+    def start(self, promised: Ballot, last: Position, detail: int = 0) -> None:
         """Open a segment."""
-        self._add(Kind.START, last_seq, promised, _START.pack(self.number, self.chain))
+        payload = _START.pack(self.number, self.chain)
+        if self._version > 1:
+            payload += _START_BALLOT.pack(last.ballot.instance) + last.ballot.owner.encode()
+        self._add(Kind.START, last.seq, promised, payload, detail)
 
     def promise(self, ballot: Ballot) -> None:
         """Raise the promise."""
@@ -249,6 +309,14 @@ class Encoder:
     def truncate(self, seq: int) -> None:
         """Cut the log off from ``seq`` on."""
         self._add(Kind.TRUNCATE, seq)
+
+    def base(self, position: Position) -> None:
+        """Give the log up; it begins anew behind a position."""
+        self._add(Kind.BASE, position.seq, position.ballot)
+
+    def recovery(self, recovering: bool) -> None:
+        """Note that recovering begins, or has ended."""
+        self._add(Kind.RECOVERY, 0, None, b"", int(recovering))
 
     def entry(self, entry: Entry) -> None:
         """Append an entry."""
@@ -262,21 +330,28 @@ class Encoder:
             entry.crc,
         )
 
-    def trailer(self, last_seq: int, commit: int, detail: int = 0) -> None:
+    def trailer(self, last_seq: int, commit: int, promised: Ballot, detail: int = 0) -> None:
         """Close the batch."""
         self.number += 1
         payload = _TRAILER.pack(self.number, self.chain, self._records, self._synced_seq, commit)
-        self._add(Kind.TRAILER, last_seq, None, payload, detail)
+        restated = promised if self._version > 1 else None
+        self._add(Kind.TRAILER, last_seq, restated, payload, detail)
         self._records = 0
 
 
-def start_bytes(promised: Ballot) -> int:
+def start_bytes(promised: Ballot, last: Ballot) -> int:
     """The size of a START record."""
-    return RECORD_BYTES + _START.size + len(promised.owner.encode())
+    names = len(promised.owner.encode()) + len(last.owner.encode())
+    return RECORD_BYTES + _START.size + _START_BALLOT.size + names
+
+
+def trailer_bytes(promised: Ballot) -> int:
+    """The size of a TRAILER record."""
+    return RECORD_BYTES + _TRAILER.size + len(promised.owner.encode())
 
 
 def ballot_bytes(ballot: Ballot) -> int:
-    """The size of a PROMISE record."""
+    """The size of a PROMISE or a BASE record."""
     return RECORD_BYTES + len(ballot.owner.encode())
 
 

@@ -20,90 +20,47 @@ a batch may know of commits above what this member has synced.
 What remains is damage of exactly the last write, without anything behind it: it looks like a torn
 write and is taken for one, because the opposite mistake would make every crash need an operator;
 ``paranoid`` chooses the opposite.
+
+Where does the log begin? In segment 1, with nothing; or, since the segments before were removed, at
+the first segment there is, where its START says; or at the last ANCHOR, whatever stands before it.
+A removal that a crash interrupted may leave a first segment whose START names an entry that was cut
+off later (or, in version 1, does not name its ballot). Then the log begins at the next START that
+does, or behind the BASE that comes; that there is one was certain before anything was removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
-from clusterconsensus.consensus.types import ZERO, Ballot, Entry, EntryKind
-from clusterconsensus.errors import DamagedError, StorageError, WrongDirectoryError
+from clusterconsensus.consensus.types import NOWHERE, ZERO, Ballot, Entry, EntryKind, Position
+from clusterconsensus.errors import DamagedError, StorageError
+from clusterconsensus.storage.extent import Openings
 from clusterconsensus.storage.files import ZEROS, Files
+from clusterconsensus.storage.findings import (
+    Batch,
+    Recovered,
+    Segment,
+    Torn,
+    last_anchor,
+    open_segment,
+)
 from clusterconsensus.storage.index import Index, Window
 from clusterconsensus.storage.records import (
     CLOSED,
-    FORMAT_VERSION,
     HEADER_BYTES,
     MAGIC,
     Kind,
     Record,
     Trailer,
-    decode_header,
     file_seed,
     link,
 )
 from clusterconsensus.storage.segments import (
     segment_numbers,
     segment_path,
+    set_aside_segments,
     unfinished_segments,
 )
-
-
-class Segment(msgspec.Struct):
-    """What the scan learnt of one file. ``used_bytes`` is the offset behind its last batch."""
-
-    number: int
-    path: str
-    size_bytes: int
-    used_bytes: int = HEADER_BYTES
-    batches: int = 0
-    entries: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-
-
-class Torn(msgspec.Struct, frozen=True):
-    """An unacknowledged write that a crash tore: from ``offset`` to ``end`` in a segment."""
-
-    path: str
-    offset: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{self.path}: bytes {self.offset} to {self.end} are a write that a crash tore"
-
-
-class Recovered(msgspec.Struct, frozen=True):
-    """What a journal holds.
-
-    ``commit_hint`` is the highest sequence that it knows to be chosen (W7). ``runs`` holds
-    ``(first sequence, ballot)`` wherever the ballot changes along the log; ``configurations`` the
-    CONFIG entries of the log. ``clean`` tells that it was closed in good order and not used since.
-    """
-
-    promised: Ballot
-    last_seq: int
-    commit_hint: int
-    clean: bool
-    runs: list[tuple[int, Ballot]]
-    configurations: list[Entry]
-    torn: Torn | None
-
-
-class _Batch:
-    """What a batch will do to the scan once its trailer is there."""
-
-    __slots__ = ("changes", "configurations", "first_seq", "last_seq", "promised")
-
-    def __init__(self, promised: Ballot, last_seq: int) -> None:
-        self.promised = promised
-        self.last_seq = last_seq
-        self.first_seq = 0
-        # (sequence, offset, ballot); without a ballot, the log is cut off from the sequence on
-        self.changes: list[tuple[int, int, Ballot | None]] = []
-        self.configurations: list[Entry] = []
 
 
 class Scan:
@@ -134,6 +91,13 @@ class Scan:
         self.disk_id = disk_id
         self.segments: list[Segment] = []
         self.unfinished: list[str] = []
+        self.ignored: list[int] = []
+        """The segments before the last ANCHOR."""
+        self.set_aside: list[int] = []
+        self.openings = Openings()
+        self.base = NOWHERE
+        self.recovering = False
+        self._floating = False  # the base is not known: the log must turn out to begin later
         self.index = Index()
         self.promised = ZERO
         self.last_seq = 0
@@ -160,6 +124,8 @@ class Scan:
             self.runs,
             self.configurations,
             self.torn,
+            self.base,
+            self.recovering,
         )
 
     def run(self) -> None:
@@ -173,9 +139,19 @@ class Scan:
         try:
             names = self._files.list_directory(path)
             self.unfinished = unfinished_segments(names)
-            for place, number in enumerate(segment_numbers(names)):
+            self.set_aside = set_aside_segments(names)
+            numbers = segment_numbers(names)
+            place = last_anchor(self._files, path, numbers, self.disk_id)
+            self.ignored, numbers = numbers[:place], numbers[place:]
+            if self.set_aside and not numbers:
+                raise DamagedError(f"{path}: segments were set aside, but there is no journal")
+            for place, number in enumerate(numbers, numbers[0] if numbers else 0):
                 path = segment_path(self._directory, number)
-                self._open(place + 1, number, path)
+                if number != place:
+                    missing = segment_path(self._directory, place)
+                    raise DamagedError(f"{missing}: is missing, though {path} exists")
+                segment, self.disk_id = open_segment(self._files, path, number, self.disk_id)
+                self.segments.append(segment)
             used = [self._last_byte(segment, HEADER_BYTES) for segment in self.segments]
             last_used = max((i for i, end in enumerate(used) if end > HEADER_BYTES), default=-1)
             for place in range(last_used + 1):
@@ -187,37 +163,20 @@ class Scan:
             raise DamagedError(
                 f"{path}: cannot be read behind sequence {self.last_seq}: {error}"
             ) from error
+        if self.segments and self.segments[0].number > 1 and not self.number:
+            first = self.segments[0]
+            self._damaged(first, HEADER_BYTES, "it is the first one there is, and not segment 1")
+        if self._floating:
+            missing = segment_path(self._directory, self.segments[0].number - 1)
+            raise DamagedError(
+                f"{missing}: is missing, and with it sequences up to {self.base.seq} of the log"
+            )
+        self.commit_hint = max(self.commit_hint, self.base.seq)
         if self.commit_hint > self.last_seq:  # C-7
             raise DamagedError(
                 f"{self._directory}: sequences up to {self.commit_hint} are known to be chosen, "
                 f"but the journal ends with sequence {self.last_seq}"
             )
-
-    def _open(self, expected: int, number: int, path: str) -> None:
-        if number != expected:
-            missing = segment_path(self._directory, expected)
-            raise DamagedError(f"{missing}: is missing, though {path} exists")
-        header = decode_header(self._files.read(path, 0, HEADER_BYTES))
-        if header is None:
-            raise DamagedError(f"{path}: the header, at offset 0, is damaged")
-        if header.version != FORMAT_VERSION:
-            raise WrongDirectoryError(
-                f"{path}: has format version {header.version}; this program reads version "
-                f"{FORMAT_VERSION}"
-            )
-        if self.disk_id is None:
-            self.disk_id = header.disk_id
-        if header.disk_id != self.disk_id:
-            raise WrongDirectoryError(
-                f"{path}: belongs to disk {header.disk_id}; this directory is disk {self.disk_id}"
-            )
-        size = self._files.size(path)
-        if header.number != number or header.size_bytes != size:
-            raise DamagedError(
-                f"{path}: is segment {header.number} of {header.size_bytes} bytes by its header, "
-                f"but segment {number} of {size} bytes by its name and size"
-            )
-        self.segments.append(Segment(number, path, size))
 
     def _last_byte(self, segment: Segment, start: int) -> int:
         """The offset behind the last byte that is not zero, or ``start``."""
@@ -246,6 +205,10 @@ class Scan:
         at = segment.used_bytes
         if used <= at:
             return
+        if not place and segment.number > 1 and at == HEADER_BYTES:
+            # Whatever was written here later, the first write was durable before any segment was
+            # removed, or before this one got its name.
+            self._damaged(segment, at, "it is the first one there is, and not segment 1")
         if place and before == (self.number, self.chain):
             # Not one whole batch here. The first write here came after the last segment was
             # synced; that nothing is missing at its end is certain only if nothing else is there.
@@ -284,7 +247,7 @@ class Scan:
     def _batch(self, segment: Segment, window: Window) -> int:
         """Take the batch at the end of what was read, if it is whole; the offset behind it."""
         offset = segment.used_bytes
-        batch = _Batch(self.promised, self.last_seq)
+        batch = Batch(self.promised, self.last_seq, self.recovering)
         chain, count, group = self.chain, 0, -1
         like = self.runs[-1][1] if self.runs else ZERO
         while True:
@@ -299,22 +262,18 @@ class Scan:
             elif (record.kind == Kind.START) != (offset == HEADER_BYTES):
                 problem = "a segment starts here, or does not"
             elif record.kind == Kind.START:
-                found = (record.ballot(ZERO), record.seq, *record.start())
-                expected = (self.promised, self.last_seq, self.number, self.chain)
-                if found != expected:
-                    problem = f"it continues from {_state(found)}, not from {_state(expected)}"
-                    if self.tail:
-                        # What it continues from stood at the end of the segment before.
-                        before = self.segments[self.tail - 1]
-                        why = f"{segment.path} continues from {_state(found)}"
-                        self._damaged(before, before.used_bytes, why)
+                batch.start = record.start()
+                problem = self._begin(segment, batch)
+                chain = self.chain
             elif record.kind == Kind.TRAILER:
                 trailer = record.trailer()
-                if (trailer.number, trailer.chain, trailer.records, record.seq) != (
+                restated = record.ballot(batch.promised) if segment.version > 1 else batch.promised
+                if (trailer.number, trailer.chain, trailer.records, record.seq, restated) != (
                     self.number + 1,
                     chain,
                     count,
                     batch.last_seq,
+                    batch.promised,
                 ):
                     problem = f"it closes batch {trailer.number} with other content"
                 else:
@@ -332,8 +291,38 @@ class Scan:
             count += 1
             offset = record.end
 
+    def _begin(self, segment: Segment, batch: Batch) -> str:
+        """A segment starts: believe it where the journal begins with it, else compare."""
+        start = batch.start
+        assert start is not None
+        if segment is self.segments[0] and segment.number > 1:
+            self.number, self.chain = start.number, start.chain
+            self._floating = start.ballot is None
+            self.base = Position(start.ballot or ZERO, start.last_seq)
+            self.index.give_up(start.last_seq)
+            self.promised = batch.promised = start.promised
+            self.last_seq = batch.last_seq = start.last_seq
+            self.recovering = batch.recovering = start.recovering
+            return ""
+        found = (start.promised, start.last_seq, start.number, start.chain)
+        expected = (self.promised, self.last_seq, self.number, self.chain)
+        last = self.runs[-1][1] if self.runs else self.base.ballot
+        if segment.version == 1 or (self._floating and not self.runs):
+            last = start.ballot or last  # not to be compared
+        if found == expected and (start.ballot or last, start.recovering) == (
+            last,
+            self.recovering,
+        ):
+            return ""
+        if self.tail:
+            # What it continues from stood at the end of the segment before.
+            before = self.segments[self.tail - 1]
+            why = f"{segment.path} continues from {_state(found)}"
+            self._damaged(before, before.used_bytes, why)
+        return f"it continues from {_state(found)}, not from {_state(expected)}"
+
     def _change(
-        self, record: Record, offset: int, batch: _Batch, like: Ballot
+        self, record: Record, offset: int, batch: Batch, like: Ballot
     ) -> tuple[Ballot, str]:
         """Note what one record of a batch does."""
         if record.kind == Kind.PROMISE:
@@ -342,36 +331,58 @@ class Scan:
                 return like, f"it promises {ballot} after {batch.promised}"
             batch.promised = ballot
         elif record.kind == Kind.TRUNCATE:
+            if record.seq <= self.commit_hint:
+                return like, f"it cuts off sequence {self.commit_hint}, which is chosen"
             batch.last_seq = min(batch.last_seq, record.seq - 1)
-            batch.changes.append((record.seq, offset, None))
+            batch.changes.append((record.kind, record.seq, offset, ZERO))
+        elif record.kind == Kind.BASE:
+            if record.seq < self.commit_hint:
+                return like, f"it gives up sequence {self.commit_hint}, which is chosen"
+            batch.last_seq = record.seq
+            batch.changes.append((record.kind, record.seq, offset, record.ballot(ZERO)))
+        elif record.kind == Kind.RECOVERY:
+            batch.recovering = bool(record.detail)
         else:
             if record.seq != batch.last_seq + 1:
                 return like, f"it holds sequence {record.seq} after {batch.last_seq}"
             batch.last_seq = record.seq
             batch.first_seq = batch.first_seq or record.seq
             like = record.ballot(like)
-            batch.changes.append((record.seq, offset, like))
+            batch.changes.append((record.kind, record.seq, offset, like))
             if record.detail == EntryKind.CONFIG:
                 batch.configurations.append(record.entry(like))
         return like, ""
 
     def _take(
-        self, segment: Segment, record: Record, trailer: Trailer, batch: _Batch, chain: int
+        self, segment: Segment, record: Record, trailer: Trailer, batch: Batch, chain: int
     ) -> None:
         """A batch is whole: let it happen."""
         runs, configurations, index = self.runs, self.configurations, self.index
-        for seq, offset, ballot in batch.changes:
-            if ballot is None:
+        start = batch.start
+        if start is not None and start.ballot is not None:
+            last = Position(start.ballot, start.last_seq)
+            self.openings.add(segment.number, last)
+            if self._floating:
+                self._rebase(last)
+        for kind, seq, offset, ballot in batch.changes:
+            if kind == Kind.ENTRY:
+                index.add(seq, segment.number, offset)
+                if not runs or runs[-1][1] != ballot:
+                    runs.append((seq, ballot))
+                segment.entries += 1
+            elif kind == Kind.BASE:
+                self.openings.give_up(segment.number)
+                self._rebase(Position(ballot, seq))
+            else:
+                self.openings.cut(seq)
                 index.truncate(seq)
                 while runs and runs[-1][0] >= seq:
                     runs.pop()
                 while configurations and configurations[-1].seq >= seq:
                     configurations.pop()
-                continue
-            index.add(seq, segment.number, offset)
-            if not runs or runs[-1][1] != ballot:
-                runs.append((seq, ballot))
-            segment.entries += 1
+                if seq <= self.base.seq:
+                    self._rebase(Position(ZERO, seq - 1))
+                    self._floating = True
         configurations += batch.configurations
         if batch.first_seq:
             segment.first_seq = segment.first_seq or batch.first_seq
@@ -379,6 +390,7 @@ class Scan:
         segment.batches += 1
         self.promised = batch.promised
         self.last_seq = batch.last_seq
+        self.recovering = batch.recovering
         self.commit_hint = max(self.commit_hint, trailer.commit)
         self.clean = bool(record.detail & CLOSED)
         self.number = trailer.number
@@ -386,6 +398,14 @@ class Scan:
         self.group = record.group
         if self._on_trailer is not None:
             self._on_trailer(segment, record, trailer)
+
+    def _rebase(self, base: Position) -> None:
+        """The log is empty and begins behind ``base``."""
+        self.base = base
+        self.index.give_up(base.seq)
+        self.runs.clear()
+        self.configurations.clear()
+        self._floating = False
 
 
 def _state(found: tuple[Ballot, int, int, int]) -> str:

@@ -6,6 +6,9 @@ nothing is lost, and not in the middle of a write. It is made under a temporary 
 renamed, and its directory synced (D8, C-6), so a file with a segment's name is always whole.
 
 Making one is work for the disk, so it can be done in slices, between appends.
+
+Segments of a damaged journal that another one has replaced are *set aside* under another name until
+the member is whole again.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from clusterconsensus.storage.files import ZEROS, Files, WritableFile, is_full
 from clusterconsensus.storage.records import HEADER_BYTES, encode_header
 
 _NAME = re.compile(r"journal-(\d{8})\.log")
+_SET_ASIDE = re.compile(r"damaged-(\d{8})\.log")
 _TEMPORARY = re.compile(r"journal-\d{8}\.log\.new")
 
 
@@ -31,6 +35,16 @@ def segment_numbers(names: list[str]) -> list[int]:
     return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
 
+def set_aside_path(directory: str, number: int) -> str:
+    """The path of a segment of a damaged journal, once another one has replaced it."""
+    return f"{directory}/damaged-{number:08}.log"
+
+
+def set_aside_segments(names: list[str]) -> list[int]:
+    """The numbers of the segments that are set aside, ascending."""
+    return sorted(int(found[1]) for name in names if (found := _SET_ASIDE.fullmatch(name)))
+
+
 def unfinished_segments(names: list[str]) -> list[str]:
     """The names of files that were going to be segments when a crash came."""
     return [name for name in names if _TEMPORARY.fullmatch(name)]
@@ -42,6 +56,7 @@ class Making:
     Arguments:
         number: Of the segment.
         size_bytes: Of the file, header included.
+        content: What stands behind the header from the beginning.
 
     Raises:
         DiskFullError: from every step; the unfinished file is gone again.
@@ -49,13 +64,20 @@ class Making:
     """
 
     def __init__(
-        self, files: Files, directory: str, disk_id: str, number: int, size_bytes: int
+        self,
+        files: Files,
+        directory: str,
+        disk_id: str,
+        number: int,
+        size_bytes: int,
+        content: bytes = b"",
     ) -> None:
         self._files = files
         self._directory = directory
         self._disk_id = disk_id
         self._path = segment_path(directory, number)
         self._file: WritableFile | None = None
+        self._content = content
         self._filled = HEADER_BYTES
         self.number = number
         self.size_bytes = size_bytes
@@ -82,6 +104,9 @@ class Making:
                 raise DiskFullError(self._full(f"is not possible: {free} bytes are free"))
             file = self._file = files.create(temporary)
             file.pwrite(encode_header(self.number, self.size_bytes, self._disk_id), 0)
+            if self._content:
+                file.pwrite(self._content, HEADER_BYTES)
+                self._filled += len(self._content)
         stop = self.size_bytes
         if slice_bytes is not None:
             stop = min(stop, self._filled + slice_bytes)

@@ -17,6 +17,7 @@ from zlib import crc32
 import msgspec
 
 from clusterconsensus import Context
+from clusterconsensus.state import Readable
 
 ACCOUNTS = 12
 OPENING_BALANCE = 1_000
@@ -87,5 +88,5 @@ class Bank:
     def snapshot(self) -> bytes:
         return msgspec.msgpack.encode(self.book)
 
-    def install(self, snapshot: bytes) -> None:
-        self.book = msgspec.msgpack.decode(snapshot, type=Book)
+    def install(self, snapshot: Readable) -> None:
+        self.book = msgspec.msgpack.decode(snapshot.read(), type=Book)
