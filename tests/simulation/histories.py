@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, NamedTuple
@@ -147,7 +148,7 @@ def explained(new_state: Callable[[], Any], operations: Iterable[Operation]) -> 
             if any(other.returned_step < operation.invoked_step for other in left):
                 continue
             state = new_state()
-            state.install(snapshot)
+            state.install(io.BytesIO(snapshot))
             result = state.apply(operation.call, CONTEXT)
             if operation.outcome == "ok" and result != operation.result:
                 continue

@@ -195,7 +195,7 @@ def test_known_steps_lead_where_plain_steps_lead(changes: dict[str, Any], seed: 
         member = story.member(member_id)
         store = member.store
         disk = moment.disk
-        assert (store.promised, tuple(store.entries)) == (disk.promised, disk.entries)
+        assert (store.promised, tuple(store.entries)) == (disk.promised, disk.log.entries)
         assert (store.commit_hint, len(store.pending)) == (disk.commit_hint, len(disk.pending))
         local = member.local
         assert local.applied == local.apply_asked

@@ -7,27 +7,38 @@ from typing import Any
 
 import pytest
 
+from clusterconsensus.consensus.messages import Action
 from clusterconsensus.errors import OutcomeUnknownError
+from clusterconsensus.participant import Participant
 from clusterconsensus.settings import KIB, Settings
 from clusterconsensus.simulation.cluster import Cluster
 from clusterconsensus.simulation.judges.invariants import BrokenError
 from clusterconsensus.simulation.judges.models import CounterState
 from clusterconsensus.simulation.judges.platter import Platter
+from clusterconsensus.simulation.judges.snapshots import read_whole
+from clusterconsensus.simulation.judges.witness import ClusterGhost
 from clusterconsensus.simulation.machine import GoneError, Machine
-from clusterconsensus.simulation.trouble.rotting import damage
+from clusterconsensus.simulation.operators import Operators
+from clusterconsensus.simulation.trouble.rotting import damage, damage_last_write
 from clusterconsensus.simulation.world.disk import PowerFailure
 from clusterconsensus.simulation.world.loop import World
 from clusterconsensus.simulation.world.worker import SimulatedWorker
+from clusterconsensus.state import Readable
 
 
-def make(seed: int = 1) -> Cluster:
-    return Cluster(World(seed), CounterState, Settings(segment_bytes=64 * KIB))
+def make(seed: int = 1, settings: Settings | None = None) -> Cluster:
+    return Cluster(World(seed), CounterState, settings or Settings(segment_bytes=64 * KIB))
 
 
 async def add(machine: Machine, number: int, timeout: float = 30.0) -> Any:
     return await machine.ask(
         lambda participant: participant.submit(["add", number], timeout=timeout)
     )
+
+
+async def add_for_ever(machine: Machine) -> None:
+    while True:
+        await add(machine, 1)
 
 
 def total(machine: Machine) -> int:
@@ -160,7 +171,7 @@ def test_a_hung_disk_costs_the_mastership_and_comes_back() -> None:
     assert cluster.sometimes["stepped down for a hung disk"] == 1
 
 
-def test_damage_is_refused_and_a_sound_disk_must_not_be() -> None:
+def test_damage_is_repaired_by_the_others() -> None:
     cluster = make()
 
     async def main() -> None:
@@ -169,12 +180,246 @@ def test_damage_is_refused_and_a_sound_disk_must_not_be() -> None:
             await add(cluster.machines["a"], 1)
         machine = cluster.machines["c"]
         assert damage(machine, cluster.world.chance("rot"))
+        assert machine.in_doubt
+        assert not cluster.may_lose_another()
+        assert cluster.has_majority()
         machine.kill()
         machine.start()
-        await cluster.until(lambda: machine.is_lost, 10)
+        assert machine.in_doubt
+        assert await cluster.until(lambda: not machine.in_doubt, 10)
+        assert cluster.may_lose_another()
+        assert len(cluster.sound_voters()) == 3
 
-    with pytest.raises(BrokenError, match="W3: c refuses a disk that nobody damaged"):
+    cluster.run(main())
+    assert cluster.sometimes["started without a vote"] == 1
+    assert cluster.sometimes["recovering left"] == 1
+
+
+def test_a_sound_disk_must_not_be_taken_for_a_damaged_one() -> None:
+    cluster = make()
+
+    async def main() -> None:
+        await cluster.found("abc")
+        for _ in range(20):
+            await add(cluster.machines["a"], 1)
+        machine = cluster.machines["c"]
+        assert damage(machine, cluster.world.chance("rot"))
+        machine.damage, machine.was_damaged = None, False  # as if nobody had done it
+        machine.kill()
+        machine.start()
+        await asyncio.sleep(5)
+
+    with pytest.raises(BrokenError, match="W3: c has no vote on a disk that nobody damaged"):
         cluster.run(main())
+
+
+def test_a_disk_that_does_not_tell_what_was_promised_is_replaced() -> None:
+    cluster = make()
+    operators = Operators(cluster, 10.0)
+
+    async def main() -> None:
+        await cluster.found("abc")
+        for _ in range(20):
+            await add(cluster.machines["a"], 1)
+        a, _, c = cluster.machines.values()
+        c.kill()
+        assert damage_last_write(c, cluster.world.chance("rot"))
+        c.is_paranoid = True
+        c.start()
+        assert await cluster.until(lambda: c.is_lost, 10)
+        assert "cannot be known" in c.reason
+        assert operators.absent() == [c]
+        assert await operators.replace(a, c) == "ok"
+        assert cluster.is_sound(cluster.voters()[-1])
+        assert operators.absent() == []
+
+    cluster.run(main())
+    assert cluster.sometimes["damage refused"] == 1
+    assert cluster.sometimes["replaced"] == 1
+    assert len(cluster.sound_voters()) == 3
+
+
+# -- snapshots
+
+SMALL = Settings(
+    segment_bytes=64 * KIB,
+    snapshot_entries=5,
+    keep_log_entries=1,
+    max_kept_log_entries=10,
+    chunk_bytes=128,
+)
+
+
+async def leave_behind(cluster: Cluster) -> Machine:
+    """A member is cut off until the others have forgotten what it lacks, and comes back."""
+    await cluster.found("abc")
+    a, _, c = cluster.machines.values()
+    for other in "ab":
+        cluster.network.cuts |= {("c", other), (other, "c")}
+    for _ in range(40):
+        await add(a, 1)
+    cluster.network.cuts.clear()
+    return c
+
+
+def test_who_was_away_too_long_gets_a_snapshot() -> None:
+    cluster = make(settings=SMALL)
+
+    async def main() -> int:
+        c = await leave_behind(cluster)
+        assert await cluster.until(lambda: cluster.sometimes["snapshot installed"], 10)
+        assert await add(c, 1) == 41
+        assert await cluster.until(lambda: total(c) == 41, 10)
+        return total(c)
+
+    assert cluster.run(main()) == 41
+    assert cluster.sometimes["snapshot taken"] > 5
+    assert cluster.sometimes["log compacted"] > 5
+    machine = cluster.machines["a"]
+    found = [
+        read_whole(path, machine.disk.durable_names[path]) for path in machine.snapshots.paths()
+    ]
+    assert len(found) == 2
+    assert machine.snapshots.newest() == max(each.seq for each in found if each)
+    machine.disk.flip(machine.snapshots.paths()[-1], 100, 1)
+    machine.snapshots.forget()
+    assert machine.snapshots.newest() == min(each.seq for each in found if each)
+
+
+def test_a_snapshot_with_another_label_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ClusterGhost.count_up_to
+    cluster = make(settings=SMALL)
+    monkeypatch.setattr(ClusterGhost, "count_up_to", lambda self, seq: real(self, seq - 1))
+    with pytest.raises(BrokenError, match="I-14: a snapshot of a holds"):
+        cluster.run(leave_behind(cluster))
+
+
+def test_a_copy_that_a_snapshot_did_not_make_whole_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def install(self: CounterState, snapshot: Readable) -> None:
+        self.total = 1 + int(snapshot.read()[0])
+
+    cluster = make(settings=SMALL)
+
+    async def main() -> None:
+        await leave_behind(cluster)
+        monkeypatch.setattr(CounterState, "install", install)
+        await asyncio.sleep(10)
+
+    with pytest.raises(BrokenError, match="I-14: the copy of c after"):
+        cluster.run(main())
+
+
+def test_the_power_fails_in_the_middle_of_a_snapshot() -> None:
+    cluster = make(settings=SMALL)
+
+    async def main() -> None:
+        await cluster.found("a")
+        machine = cluster.machines["a"]
+        for operations in range(1, 8):
+            machine.lose_power_at(operations, "/snapshot-")
+            with pytest.raises(GoneError):
+                await add_for_ever(machine)
+            machine.start()
+            assert await cluster.until(lambda: machine.participant, 10)
+
+    cluster.run(main())
+    assert cluster.sometimes["power failure in the middle of an operation"] == 7
+
+
+# -- operators
+
+
+def test_operators_are_told_the_truth() -> None:
+    cluster = make()
+    operators = Operators(cluster, 10.0)
+
+    async def main() -> None:
+        await cluster.found("abc")
+        a, b, c = cluster.machines.values()
+        d = cluster.add_machine("d")
+        assert await operators.make_fresh(d)
+        assert await operators.ask(b, Action.ADD_LEARNER, d) == "ok"
+        assert operators.seated(voters=False) == [d]
+        assert await operators.ask(c, Action.PROMOTE, d) == "ok"
+        assert await operators.ask(c, Action.TRANSFER, d) == "ok"
+        assert cluster.masters == [d]
+        assert await operators.ask(a, Action.REMOVE, d) == "ok"  # which hands over first
+        assert operators.outsiders() == [d]
+        assert await operators.ask(a, Action.TRANSFER, d) == "refused"
+        assert await operators.ask(a, Action.PRIORITY, b, priority=3) == "ok"
+        # What was removed comes back with an empty disk only.
+        assert await operators.ask(a, Action.ADD, d) == "refused"
+        assert await operators.make_fresh(d)
+        assert await operators.ask(a, Action.ADD, d) == "ok"
+        assert len(cluster.sound_voters()) == 4
+
+    cluster.run(main())
+    assert cluster.sometimes["master removed"] == 1
+    assert cluster.sometimes["handed over"] >= 2
+
+
+def test_operators_do_not_ask_for_the_end() -> None:
+    cluster = make()
+    operators = Operators(cluster, 10.0)
+
+    async def main() -> None:
+        await cluster.found("abc")
+        a, b, c = cluster.machines.values()
+        c.crash()
+        c.wipe()
+        assert await operators.ask(a, Action.REMOVE, b) == "no"
+        assert await operators.ask(a, Action.DEMOTE, b) == "no"
+        assert await operators.ask(a, Action.REMOVE, c) == "ok"
+        assert cluster.may_leave(operators.configuration().seats[1].incarnation)
+        cluster.leaving[operators.configuration().seats[0].incarnation] = None
+        assert not cluster.may_leave(operators.configuration().seats[1].incarnation)
+
+    cluster.run(main())
+
+
+def test_an_achievement_that_is_none_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = make()
+    operators = Operators(cluster, 10.0)
+
+    async def call(self: object, member_id: str, timeout: float | None = None) -> None:
+        return None
+
+    monkeypatch.setattr(Participant, "demote_participant", call)
+
+    async def main() -> None:
+        await cluster.found("abc")
+        a, b, _ = cluster.machines.values()
+        await operators.ask(a, Action.DEMOTE, b)
+
+    with pytest.raises(BrokenError, match="M6: DEMOTE b is called achieved"):
+        cluster.run(main())
+
+
+# -- clocks
+
+
+@pytest.mark.parametrize("leases", [False, True])
+def test_where_leases_are_relied_on_the_clock_goes_on_in_a_freeze(leases: bool) -> None:
+    cluster = make(settings=Settings(segment_bytes=64 * KIB, lease_reads=leases))
+
+    async def main() -> tuple[float, float, float]:
+        await cluster.found("a")
+        machine = cluster.machines["a"]
+        machine.set_clock(rate=2.0)
+        before = machine.clock.time()
+        machine.clock.freeze()
+        await asyncio.sleep(3)
+        frozen = machine.clock.time() - before
+        machine.clock.resume()
+        resumed = machine.clock.time() - before
+        await asyncio.sleep(1)
+        machine.set_clock(jump=10.0)
+        return frozen, resumed, machine.clock.time() - before
+
+    passed = 6.0 if leases else 0.0
+    assert cluster.run(main()) == pytest.approx((passed, passed, passed + 2.0 + 10.0))
 
 
 def test_a_wiped_machine_is_nobody() -> None:

@@ -18,6 +18,8 @@ SEEDS = int(os.environ.get("PROOF_SEEDS", "600"))
 REGRESSIONS = (
     577692970,  # a retry at a participant that was closing called "not applied" what was (X4)
     577693170,  # an orderly stop marked entries as chosen that were about to be replaced (W7, I-1)
+    677,  # a second snapshot was to be installed while the first one was: the log had gone on (S4)
+    5159,  # a snapshot was durable before the promise of the master that had sent it (R1b, I-5)
 )
 """Seeds that found something in the library once, beside those below ``SEEDS``."""
 

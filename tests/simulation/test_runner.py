@@ -46,7 +46,7 @@ class Fine:
         return str(self.total).encode()
 
     def install(self, snapshot):
-        self.total = int(snapshot or b"0")
+        self.total = int(snapshot.read() or b"0")
 
 
 class Killed(Fine):

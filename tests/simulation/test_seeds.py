@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pytest
 
+from clusterconsensus.consensus.local import Local
+from clusterconsensus.consensus.recovery import Recovery
 from clusterconsensus.errors import NotAppliedError
 from clusterconsensus.runtime.applier import Applier
 from clusterconsensus.simulation.judges.history import History
@@ -15,7 +19,7 @@ from clusterconsensus.simulation.running.verdicts import against_model, out_of_o
 from clusterconsensus.simulation.telling.recording import Recorder
 from clusterconsensus.simulation.trouble.plan import BY_NAME, FAULTS, Plan, draw
 from clusterconsensus.simulation.workloads import BUILT_IN, OwnWorkload, built_in
-from clusterconsensus.state import Context
+from clusterconsensus.state import Context, Readable
 
 
 def sound(plan: Plan) -> Result:
@@ -74,6 +78,31 @@ def test_every_workload_is_used_and_checked(workload: str) -> None:
     assert result.sometimes["call ok"] > 5
 
 
+def test_the_membership_goes_from_one_to_all_and_back() -> None:
+    found: Counter[str] = Counter()
+    for seed in range(8):
+        plan = draw(seed, members=1, seconds=20.0, faults=("membership",))
+        assert plan.machines == 7
+        found.update(sound(plan).sometimes)
+        if found["everybody belongs"] and found["one voter is left"]:
+            break
+    assert found["everybody belongs"]
+    assert found["one voter is left"]
+    assert found["membership add ok"]
+    assert found["membership remove ok"]
+    assert found["master removed"]
+
+
+def test_snapshots_are_drawn_so_small_that_they_are_taken_and_sent() -> None:
+    plans = [draw(seed) for seed in range(40)]
+    assert len({plan.settings.snapshot_entries for plan in plans}) > 3
+    assert {plan.settings.lease_reads for plan in plans} == {False, True}
+    assert all(
+        plan.settings.max_clock_drift == 0.5 for plan in plans if "drift" in plan.faults
+    )  # or leases would promise what no clock keeps
+    assert all(plan.settings.validate() for plan in plans)
+
+
 def test_all_faults_are_described() -> None:
     assert len(BY_NAME) == len(FAULTS)
     assert all(fault.what and fault.name == fault.name.lower() for fault in FAULTS)
@@ -83,7 +112,8 @@ def test_all_faults_are_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "rules"), [("old-image", "I-5 I-21 I-6"), ("lying-disk", "I-10 D1 D2 D3 I-21 I-5")]
+    ("fault", "rules"),
+    [("old-image", "I-5 I-21 I-6 D3 S6"), ("lying-disk", "I-10 D1 D2 D3 I-21 I-5")],
 )
 def test_faults_that_no_cluster_survives_are_noticed(fault: str, rules: str) -> None:
     found = []
@@ -106,6 +136,38 @@ def test_deliberate_bugs_of_the_core_show_in_whole_clusters(mutant: str, seeds: 
     with apply(mutant):
         violations = (run(draw(seed)).violation for seed in range(seeds))
         assert any(each is not None and each.kind == "safety" for each in violations)
+
+
+def test_members_that_elect_another_while_a_lease_lasts_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def soon(self: Local) -> float:
+        return self.limits.election_timeout_seconds * (0.3 + 0.1 * self.chance)
+
+    monkeypatch.setattr(Local, "hears_master", lambda self: self.leads)
+    monkeypatch.setattr(Local, "election_delay", soon)
+    found = set()
+    for seed in range(6):
+        plan = draw(seed, members=3, seconds=10.0, faults=("lease-clock", "isolate-master"))
+        violation = run(plan).violation
+        found |= {violation.rule} if violation else set()
+    assert "I-18" in found
+
+
+def test_a_member_that_votes_before_it_is_whole_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(self: Recovery) -> None:
+        if self._local.recovering and not self._ticket:
+            self._ticket = self._local.persist(recovering=False)
+        real(self)
+
+    real = Recovery.end_of_turn
+    monkeypatch.setattr(Recovery, "end_of_turn", at_once)
+    found = set()
+    for seed in range(20):
+        plan = draw(seed, members=3, seconds=10.0, faults=("rot", "flip-journal", "power"))
+        violation = run(plan).violation
+        found |= {violation.rule} if violation else set()
+    assert found & {"W5", "I-19", "I-4", "I-10", "E5"}, found
 
 
 def test_a_change_that_is_applied_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +227,7 @@ def test_a_state_machine_that_is_not_deterministic_is_caught() -> None:
 class Forgetful(MapState):
     """Its snapshot leaves something out."""
 
-    def install(self, snapshot: bytes) -> None:
+    def install(self, snapshot: Readable) -> None:
         super().install(snapshot)
         self.apply(["delete", "x"], Context(0, 0, 0.0, 0))
 

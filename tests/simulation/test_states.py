@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import io
 import os
 import random
 import time
@@ -24,6 +25,7 @@ from clusterconsensus.simulation.states import (
     processes,
 )
 from clusterconsensus.simulation.states.sentinels import ForbiddenCallError, Watch, watched
+from clusterconsensus.state import Readable, whole
 from tests.simulation import wrong_states
 from tests.simulation.wrong_states import workload
 
@@ -62,7 +64,7 @@ def line_of(function: Callable[..., Any]) -> str:
 # -- right ones
 
 
-@pytest.mark.parametrize("name", ["Map", "Bank"])
+@pytest.mark.parametrize("name", ["Map", "Bank", "Pieces"])
 def test_a_right_state_is_spared(name: str) -> None:
     findings = check_everywhere(name, changes=200)
     assert findings.ok, findings.describe()
@@ -237,7 +239,7 @@ def test_a_watched_state_is_the_state() -> None:
         state.apply(["take", "plum"], CONTEXT)
     assert state.items == {"pear": 1}
     other = watched(wrong_states.Map())
-    other.install(state.snapshot())
+    other.install(io.BytesIO(state.snapshot()))
     assert other.snapshot() == b'{"pear": 1}'
 
 
@@ -305,9 +307,53 @@ def test_an_install_that_raises() -> None:
 def test_a_snapshot_of_text() -> None:
     findings = check_here(wrong_states.SnapshotOfText)
     finding = only(findings)
-    assert finding.seen == "snapshot returned '{}', a str, and not bytes"
+    assert (
+        finding.seen == "snapshot returned '{}', a str, and neither bytes nor an iterable of bytes"
+    )
     assert ".encode()" in finding.advice
     assert any("needs snapshot" in text for text in findings.not_checked)
+
+
+def test_pieces_are_looked_at_while_apply_goes_on() -> None:
+    said = "pieces of snapshots, made in another thread while apply goes on"
+    assert said in check_here(wrong_states.Pieces).checked
+    assert said not in check_here(wrong_states.Map).checked
+
+
+@pytest.mark.parametrize("name", ["LivePieces", "LateCopy", "LiveLists"])
+def test_pieces_of_what_apply_changes(name: str) -> None:
+    finding = only(check_here(getattr(wrong_states, name)))
+    assert (finding.rule, finding.severity) == ("snapshot", "error")
+    assert "made while apply goes on" in finding.seen or "changed size" in finding.seen
+    assert "no piece is made then, the others 30 changes later" in finding.change
+    assert "through the copy" in finding.advice
+    assert FILE in finding.where
+
+
+def test_pieces_that_alter_the_state() -> None:
+    finding = only(check_here(wrong_states.PiecesTakeAway))
+    assert "a snapshot was made piece by piece answered" in finding.seen
+
+
+def test_pieces_of_text() -> None:
+    finding = only(check_here(wrong_states.PiecesOfText))
+    assert finding.seen == "piece 0 of a snapshot is '{}', a str, and not bytes"
+
+
+def test_pieces_are_listened_to() -> None:
+    finding = only(check_here(wrong_states.AsksInPieces))
+    assert finding.seen == "snapshot calls time.time, a clock"
+    assert finding.where.endswith(line_here(wrong_states.AsksInPieces.pieces))
+    taken = watched(wrong_states.AsksInPieces()).snapshot()
+    with pytest.raises(ForbiddenCallError, match="snapshot calls time"):
+        whole(taken)
+
+
+def test_an_install_that_wants_bytes() -> None:
+    finding = only(check_here(wrong_states.TakesBytes))
+    assert finding.rule == "install"
+    assert "install raised TypeError" in finding.seen
+    assert "snapshot.read() gives all of it" in finding.advice
 
 
 def test_a_snapshot_that_raises() -> None:
@@ -445,8 +491,8 @@ class Littering:
     def snapshot(self) -> bytes:
         return str(self.total).encode()
 
-    def install(self, snapshot: bytes) -> None:
-        self.total = int(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.total = int(snapshot.read())
 
 
 def test_what_the_collector_calls_is_not_the_states_doing() -> None:

@@ -10,10 +10,11 @@ its session, if the member lives and the client has the patience.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from clusterconsensus.errors import (
     ApplyError,
@@ -30,6 +31,7 @@ from clusterconsensus.simulation.judges.witness import Witness
 from clusterconsensus.simulation.machine import GoneError, Machine
 from clusterconsensus.simulation.workloads import Workload
 
+Mode = Literal["linearizable", "lease", "local"]
 Asking = Callable[[Participant[Any]], Awaitable[Any]]
 
 
@@ -74,6 +76,11 @@ class Clients:
         self._tasks: list[asyncio.Task[None]] = []
         self._lives = 0
         self._shown: dict[int, int] = {}
+        self._acknowledged: list[tuple[float, int]] = []
+        """When it was first known of how many changes that they have taken effect."""
+        self.clocks_stand = False
+        """Whether a machine's clock may stand still: then nothing is known of the age of what it
+        has."""
 
     def start(self, count: int) -> None:
         """Let these many clients begin."""
@@ -127,15 +134,66 @@ class Clients:
         workload = self.workload
         call = workload.next(chance) if again is None else again
         reads = workload.is_read(call)
+        mode = self._mode(chance) if reads else "linearizable"
         patience = self.habits.patience_seconds * (0.2 + 1.6 * chance.random())
         asks_again = chance.random() < self.habits.asks_again
         client = name if place == 0 else f"{name}/{place}"
+        if mode == "local":
+            return await self._read_locally(client, machine, call, patience, chance)
         operation = self.begin(client, machine, call)
         if reads:
-            await self.settle(operation, machine.ask(self._read(operation, patience)))
+            await self.settle(operation, machine.ask(self._read(operation, patience, mode)))
         else:
             submit = self.submit(operation, machine, patience, asks_again)
             await self.settle(operation, machine.ask(submit))
+        return operation
+
+    def _mode(self, chance: Random) -> Mode:
+        """How a read is to be proven."""
+        draw = chance.random()
+        if draw < 0.15:
+            return "local"
+        return "lease" if draw < 0.6 and self.cluster.settings.lease_reads else "linearizable"
+
+    async def _read_locally(
+        self, client: str, machine: Machine, call: Any, patience: float, chance: Random
+    ) -> Operation:
+        """Read one member's copy, not older than so many seconds. That is no operation of the
+        history: what it must see is checked here."""
+        cluster, workload = self.cluster, self.workload
+        timeout = cluster.settings.election_timeout_seconds
+        stale = chance.choice((0.2, 1.0, 3.0)) * timeout
+        operation = Operation(0, client, call, cluster.world.now, 0)
+        # The member counts by its own clock; one that stood still has not counted at all.
+        slowest = min(0.7, machine.clock.rate)
+        until = cluster.world.now - stale / slowest - 0.1 * timeout
+        place = bisect_left(self._acknowledged, (until, 0)) - 1
+        floor = self._acknowledged[place][1] if place >= 0 else 0
+        judged = not self.clocks_stand or cluster.settings.lease_reads
+        seen: list[int] = []
+
+        async def read(participant: Participant[Any]) -> Any:
+            def query(witness: Witness) -> Any:
+                seen.append(witness.applied)
+                return workload.query(witness.state, call)
+
+            return await participant.read(
+                query, consistency="local", max_staleness_seconds=stale, timeout=patience
+            )
+
+        try:
+            await machine.ask(read)
+        except (GoneError, ConsensusError):
+            operation.outcome = "not applied"
+            return operation
+        operation.outcome = "ok"
+        cluster.sometimes["local read"] += 1
+        if judged and seen[0] < floor:
+            cluster.ghost.fail(
+                "L4",
+                f"{machine} serves a read that is {stale:g} s old at most from {seen[0]} changes; "
+                f"{floor} were acknowledged before",
+            )
         return operation
 
     def begin(self, client: str, machine: Machine, call: Any) -> Operation:
@@ -187,11 +245,19 @@ class Clients:
             if not reads:
                 ghost.on_answer(operation.number, self._encoded(result))
             self._end(operation, "ok", result)
+            if not reads:
+                self._acknowledge(ghost.places[operation.number] + 1)
         if not reads:
             if operation.outcome == "not applied":
                 ghost.on_refusal(operation.number)
             place = ghost.places.get(operation.number)
             operation.place = None if place is None else float(place)
+
+    def _acknowledge(self, count: int) -> None:
+        """The first so many changes have taken effect, and somebody was told so."""
+        highest = self._acknowledged[-1][1] if self._acknowledged else 0
+        if count > highest:
+            self._acknowledged.append((self.cluster.world.now, count))
 
     def _encoded(self, result: Any) -> bytes | None:
         """A result as the members compare it; None if the codec cannot encode it again."""
@@ -200,16 +266,24 @@ class Clients:
         except Exception:
             return None
 
-    def _read(self, operation: Operation, patience: float) -> Asking:
+    def _read(self, operation: Operation, patience: float, mode: Mode) -> Asking:
         """A read, for ``Machine.ask``."""
-        workload = self.workload
+        workload, cluster = self.workload, self.cluster
 
         async def read(participant: Participant[Any]) -> Any:
+            began = cluster.world.now
+
             def query(witness: Witness) -> Any:
                 operation.place = witness.applied - 0.5
                 return workload.query(witness.state, operation.call)
 
-            return await participant.read(query, timeout=patience)
+            result = await participant.read(query, consistency=mode, timeout=patience)
+            if mode == "lease":
+                cluster.sometimes["lease read"] += 1
+                # Without a message to anybody no time passes.
+                alone = participant.is_master and cluster.world.now == began
+                cluster.sometimes["lease read served"] += alone
+            return result
 
         return read
 

@@ -14,17 +14,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 from clusterconsensus.codec import MsgpackCodec
-from clusterconsensus.consensus import effects, messages
-from clusterconsensus.consensus.effects import Effect
 from clusterconsensus.consensus.quorum import majority_size
-from clusterconsensus.consensus.types import EntryKind, Incarnation, Member, Role
+from clusterconsensus.consensus.types import (
+    Configuration,
+    Incarnation,
+    Member,
+)
 from clusterconsensus.participant import Participant
 from clusterconsensus.settings import Settings
-from clusterconsensus.simulation.judges.invariants import BrokenError, decode_configuration, rule_of
-from clusterconsensus.simulation.judges.witness import ClusterGhost
-from clusterconsensus.simulation.machine import DIRECTORY, Life, Machine
+from clusterconsensus.simulation.judges.invariants import BrokenError, rule_of
+from clusterconsensus.simulation.judges.witness import ClusterGhost, Replay
+from clusterconsensus.simulation.lives import Life
+from clusterconsensus.simulation.machine import Machine
 from clusterconsensus.simulation.telling.recording import MarkKind, Recorder, SpanKind
 from clusterconsensus.simulation.telling.trace import Trace
+from clusterconsensus.simulation.watching import Watch
 from clusterconsensus.simulation.world.loop import World
 from clusterconsensus.simulation.world.network import Network
 from clusterconsensus.state import Codec, State
@@ -72,6 +76,7 @@ class Cluster:
         self.lives: dict[Incarnation, Life] = {}
         self.machines: dict[str, Machine] = {}
         self.ghost = ClusterGhost(self.lives, self.violated)
+        self.ghost.replay = Replay(make_state, self.codec)
         self.sometimes: Counter[str] = self.ghost.sometimes
         """How often each rare path was taken; see ``sometimes``."""
         self.restart_seconds: Callable[[], float] = lambda: 0.5
@@ -79,12 +84,15 @@ class Cluster:
         self.insists = 0.0
         """How likely a client that got no answer asks somebody else, too."""
         self._stranger: Cluster | None = None
-        self.expected: set[str] = set()
-        """Machines whose disk was damaged on purpose: they may refuse to start."""
+        self.leaving: dict[Incarnation, None] = {}
+        """Who may lose its vote at any moment, because somebody has asked for that."""
         self.on_configuration: Callable[[Machine], None] | None = None
         """Is told when a master writes a configuration; for the fault injector."""
         self.on_accepts: Callable[[Machine], None] | None = None
         """Is told when a master has sent entries; for the fault injector."""
+        self.on_install: Callable[[Machine], None] | None = None
+        """Is told when a member is about to install a snapshot; for the fault injector."""
+        self.watch = Watch(self)
 
     # -- the course of it
 
@@ -195,6 +203,12 @@ class Cluster:
             self.tell(
                 machine.id, "note", f"takes part: promised {local.promised}, last {local.log.last}"
             )
+            if machine.in_doubt and local.recovering:
+                self.sometimes["started without a vote"] += 1
+                self.tell(machine.id, "note", "has lost something, and has no vote")
+                if not machine.was_damaged:
+                    text = f"{machine.id} has no vote on a disk that nobody damaged"
+                    self.violated(BrokenError("W3", text))
 
     def on_down(self, machine: Machine, why: str) -> None:
         """A process is gone."""
@@ -216,124 +230,17 @@ class Cluster:
             self.violated(BrokenError(rule, f"{machine.id} stops: {text}"))
             return
         if lost or kind == "DamagedError":
-            machine.is_lost = True
-            self.sometimes["damage refused"] += 1
-            if machine.id not in self.expected:
+            if not machine.was_damaged:
                 self.violated(
                     BrokenError("W3", f"{machine.id} refuses a disk that nobody damaged: {reason}")
                 )
-            return
+            if lost:
+                machine.is_lost = True
+                self.sometimes["damage refused"] += 1
+                return
+            self.sometimes["stopped by damage"] += 1
         self.sometimes["stopped by a failed write"] += kind == "StoragePoisonedError"
         self.world.call_at(self.world.now + self.restart_seconds(), machine.start)
-
-    # -- what the members do
-
-    def on_effects(self, life: Life, found: Sequence[Effect]) -> None:
-        """A member's turn had these effects; they are about to be performed."""
-        ghost = self.ghost
-        if self.recorder is not None:
-            self._mark(self.recorder, life, found)
-        for effect in found:
-            if isinstance(effect, effects.Send):
-                ghost.on_send(life, effect.message)
-                self._on_message(life, effect.message)
-            elif isinstance(effect, effects.Persist):
-                self._on_persist(life, effect)
-                ghost.on_persist(life, effect)
-            elif isinstance(effect, effects.RoleChanged):
-                self._on_role(life, effect)
-            elif isinstance(effect, effects.Load):
-                self.sometimes["entries read back from the journal"] += 1
-            elif isinstance(effect, effects.Diverged):
-                ghost.fail("I-13", f"{life} was told that it has diverged")
-            elif isinstance(effect, effects.Halt):
-                rule, text = rule_of(effect.reason)
-                ghost.fail("I-13" if effect.diverged else rule, f"{life} halts: {text}")
-
-    def _mark(self, recorder: Recorder, life: Life, found: Sequence[Effect]) -> None:
-        """Write down for people what a turn did to the log."""
-        now, machine_id = self.world.now, life.machine.id
-        for effect in found:
-            if isinstance(effect, effects.Apply):
-                recorder.mark(now, machine_id, "commit", f"{effect.seq} is known to be chosen")
-            elif isinstance(effect, effects.ConfigurationChanged):
-                state = "chosen" if effect.committed else "in force"
-                seats = life.local.log.configuration.seats
-                names = " ".join(f"{seat.id} ({seat.standing})" for seat in seats)
-                recorder.mark(now, machine_id, "config", f"members {names}, {state}")
-            elif isinstance(effect, effects.Persist):
-                if effect.promised is not None:
-                    recorder.mark(now, machine_id, "promise", str(effect.promised))
-                if effect.truncate_from is not None:
-                    text = f"the log is cut off from {effect.truncate_from} on"
-                    recorder.mark(now, machine_id, "cut_log", text)
-
-    def _on_message(self, life: Life, message: messages.Message) -> None:
-        sometimes = self.sometimes
-        if isinstance(message, messages.Accept):
-            if message.entries and self.on_accepts is not None:
-                self.on_accepts(life.machine)
-        elif isinstance(message, messages.Accepted):
-            if not life.belongs:
-                self._check_identity(life)
-        elif isinstance(message, messages.Reject):
-            sometimes[f"accept refused: {message.refusal.name.lower()}"] += 1
-        elif isinstance(message, messages.Promise):
-            sometimes["promise with entries"] += bool(message.suffix)
-        elif isinstance(message, messages.PromisePull):
-            sometimes["promise pulled"] += 1
-
-    def _check_identity(self, life: Life) -> None:
-        """Before its first acknowledgement a member's disk says whose it is (D9)."""
-        life.belongs = True
-        identity = bytes(life.machine.disk.content(f"{DIRECTORY}/identity").durable)
-        if life.local.cluster_id.encode() not in identity:
-            self.ghost.fail("D9", f"{life} acknowledges, and its identity is not durable")
-
-    def _on_persist(self, life: Life, batch: effects.Persist) -> None:
-        if batch.truncate_from is not None:
-            self.sometimes["log cut off"] += 1
-        if not batch.entries:
-            return
-        local = life.local
-        changes_members = any(entry.kind == EntryKind.CONFIG for entry in batch.entries)
-        # A candidate may adopt and win in one turn; what a master appends has its own ballot.
-        own = batch.entries[0].ballot == life.running.master.ballot
-        if local.role is Role.CANDIDATE or (local.leads and not own):
-            self.sometimes["adoption"] += 1
-            self.sometimes["adoption of a configuration"] += changes_members
-        elif changes_members and local.leads and self.on_configuration is not None:
-            self.on_configuration(life.machine)
-
-    def _on_role(self, life: Life, effect: effects.RoleChanged) -> None:
-        self.sometimes[f"role {effect.role}"] += 1
-        now = self.world.now
-        self.trace.note(now, f"{life} {effect.role} {effect.ballot} {effect.reason}")
-        if effect.role is Role.MASTER:
-            self.sometimes["mastership"] += 1
-        if effect.reason.startswith("no majority answered within"):
-            self.sometimes["stepped down without a majority"] += 1
-        elif effect.reason.startswith("the disk finished no sync"):
-            self.sometimes["stepped down for a hung disk"] += 1
-        recorder = self.recorder
-        if recorder is None:
-            return
-        machine_id = life.machine.id
-        leads = effect.role in (Role.MASTER, Role.PENDING_MASTER)
-        recorder.say(
-            f"{now:11.6f}  {machine_id}  {effect.role} in {effect.ballot}: {effect.reason}"
-        )
-        if effect.role is Role.MASTER:
-            recorder.mark(now, machine_id, "master", f"{effect.ballot}: {effect.reason}")
-        elif effect.role is Role.CANDIDATE:
-            recorder.mark(now, machine_id, "candidate", f"{effect.ballot}: {effect.reason}")
-        candidate = effect.role is Role.CANDIDATE
-        spans: tuple[tuple[SpanKind, bool], ...] = (("master", leads), ("candidate", candidate))
-        for kind, holds in spans:
-            if holds:
-                recorder.span_begins(now, machine_id, kind, str(effect.ballot))
-            else:
-                recorder.span_ends(now, machine_id, kind)
 
     # -- looking
 
@@ -353,41 +260,71 @@ class Cluster:
 
     def voters(self) -> list[Incarnation]:
         """The voters of the latest chosen configuration."""
-        for seq in range(len(self.ghost.chosen), 0, -1):
-            entry = self.ghost.chosen[seq]
-            if entry.kind == EntryKind.CONFIG:
-                return list(decode_configuration(entry.payload).voters)
-        return []
+        return list(self.ghost.configuration.voters)
 
-    def _is_sound(self, name: Incarnation) -> bool:
+    def has_led(self, machine_id: str, since: float) -> bool:
+        """Whether a machine led at some time since then."""
+        if any(machine.id == machine_id for machine in self.masters):
+            return True
+        return any(at >= since and each == machine_id for at, each in self.watch.masterships)
+
+    def is_sound(self, name: Incarnation) -> bool:
+        """Whether a member's disk has everything that it ever acknowledged, as far as is known."""
         life = self.lives.get(name)
-        return life is not None and life.machine.life is life and not life.machine.is_lost
+        if life is None or life.machine.life is not life:
+            return False
+        return not life.machine.is_lost and not life.machine.in_doubt
 
     def sound_voters(self) -> list[Machine]:
         """Machines that take part, and have a vote in the latest chosen configuration."""
         return [
             self.lives[name].machine
             for name in self.voters()
-            if self._is_sound(name) and self.lives[name].machine.participant is not None
+            if self.is_sound(name) and self.lives[name].machine.participant is not None
         ]
+
+    def _configurations(self) -> list[Configuration]:
+        """The chosen configuration, and every later one that is in somebody's log only: it may come
+        into force yet."""
+        found = [self.ghost.configuration]
+        for life in self.lives.values():
+            if life.machine.life is life:
+                found.append(life.configuration())
+        return [configuration for configuration in found if configuration.seats]
 
     def may_lose_another(self) -> bool:
         """Whether a majority of voters stays sound if one more disk is lost for good, whichever
-        configuration comes into force: those that are only in somebody's log count too."""
-        configurations = [self.voters()]
-        configurations += [
-            list(life.local.log.voters) for life in self.lives.values() if life.is_up
-        ]
-        return all(
-            sum(map(self._is_sound, voters)) - 1 >= majority_size(len(voters))
-            for voters in configurations
-            if voters
-        )
+        configuration comes into force."""
+        return all(self._holds(each, lost=1) for each in self._configurations())
+
+    def may_leave(self, name: Incarnation) -> bool:
+        """Whether a majority of voters stays sound if a member loses its vote."""
+        return all(self._holds(each, gone=name) for each in self._configurations())
 
     def has_majority(self) -> bool:
-        """Whether a majority of the chosen configuration's disks is sound."""
-        voters = self.voters()
-        return sum(map(self._is_sound, voters)) >= majority_size(len(voters))
+        """Whether a majority of the disks is sound, whichever configuration comes into force."""
+        return all(self._holds(each, leaving=False) for each in self._configurations())
+
+    def _holds(
+        self,
+        configuration: Configuration,
+        *,
+        lost: int = 0,
+        gone: Incarnation | None = None,
+        leaving: bool = True,
+    ) -> bool:
+        """Whether a majority is sound and one of it may lead, after so many further losses, without
+        one member, and without any of those that may be leaving."""
+        sound = {seat.incarnation: seat for seat in configuration.seats if seat.is_voter}
+        unsound = [name for name in sound if not self.is_sound(name)]
+        for name in unsound:
+            del sound[name]
+        for leaver in (*self.leaving, gone) if leaving else (gone,):
+            if leaver is not None:
+                sound.pop(leaver, None)
+        leaders = sum(seat.priority > 0 for seat in sound.values())
+        majority = majority_size(len(sound) + len(unsound))
+        return len(sound) - lost >= majority and leaders - lost >= 1
 
 
 async def _add(participant: Participant[Any], member: Member) -> None:

@@ -3,8 +3,13 @@ participant.
 
 The machine outlives its processes. A process can be killed (what it had written but not synced
 stays in the page cache), or go down with the power (then the disk decides what is left of that);
-be paused or frozen; and be started again. A machine that refuses to start, because its disk is
-damaged, stays down and says so.
+be paused or frozen; and be started again. A machine that refuses to start, because what it promised
+cannot be read off its damaged disk, stays down and says so.
+
+Damage that is done to a disk is kept in mind until it is repaired: by a snapshot that makes the
+damaged file needless, or by a start that finds it and gets from the others what was lost (W4).
+Until then the machine is *in doubt*: it may lose its vote at any moment, and whoever makes trouble
+has to see to it that a majority is not in doubt.
 """
 
 from __future__ import annotations
@@ -16,14 +21,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from clusterconsensus.consensus import effects, events
-from clusterconsensus.consensus.local import Local
 from clusterconsensus.consensus.replica import Replica
-from clusterconsensus.consensus.types import Ballot, Entry, Incarnation, Member
+from clusterconsensus.consensus.types import (
+    Member,
+    Role,
+)
 from clusterconsensus.errors import ConsensusError, DamagedError, StorageError, WrongDirectoryError
 from clusterconsensus.participant import Participant
 from clusterconsensus.runtime.environment import Environment
-from clusterconsensus.simulation.judges.platter import Platter
+from clusterconsensus.simulation.judges.snapshots import SnapshotsOnDisk
 from clusterconsensus.simulation.judges.witness import Listener, Witness
+from clusterconsensus.simulation.lives import DIRECTORY, Damage, Life
+from clusterconsensus.simulation.world.clock import BootClock
 from clusterconsensus.simulation.world.disk import Disk, PowerFailure
 from clusterconsensus.simulation.world.loop import SimulatedLoop
 from clusterconsensus.simulation.world.network import SimulatedTransport
@@ -34,7 +43,6 @@ if TYPE_CHECKING:
 
 AnswerT = TypeVar("AnswerT")
 
-DIRECTORY = "/data"
 WALL_START = 1_700_000_000.0
 """The wall clock at the beginning of every simulation."""
 
@@ -48,49 +56,6 @@ class GoneError(Exception):
     def __init__(self, text: str, *, asked: bool) -> None:
         super().__init__(text)
         self.asked = asked
-
-
-class Life:
-    """One incarnation of a member, as the ghost sees it: its core while it runs, its disk
-    always."""
-
-    def __init__(self, machine: Machine, name: Incarnation) -> None:
-        self.machine = machine
-        self.name = name
-        self.replica: Replica | None = None
-        self.platter = Platter(DIRECTORY, name.partition("@")[2])
-        self.belongs = False
-        """Whether it has acknowledged anything, and so must belong to a cluster durably (D9)."""
-
-    def __str__(self) -> str:
-        return self.machine.id
-
-    @property
-    def is_up(self) -> bool:
-        return self.replica is not None
-
-    @property
-    def running(self) -> Replica:
-        assert self.replica is not None
-        return self.replica
-
-    @property
-    def local(self) -> Local:
-        return self.running.local
-
-    @property
-    def durable_promise(self) -> Ballot:
-        return self.platter.promised
-
-    @property
-    def durable_last(self) -> int:
-        return len(self.platter.entries)
-
-    def durable_ballot(self, seq: int) -> Ballot | None:
-        return self.platter.ballot_at(seq)
-
-    def durable_entry(self, seq: int) -> Entry:
-        return self.platter.entries[seq - 1]
 
 
 class Machine:
@@ -107,6 +72,9 @@ class Machine:
         self.member = Member(machine_id, machine_id)
         self.disk = Disk()
         self.disk_chance = cluster.world.chance(f"disk {machine_id}")
+        self.snapshots = SnapshotsOnDisk(self.disk, DIRECTORY)
+        # Where leases are relied on it is one that counts the time since the boot (L2).
+        self.clock = BootClock(cluster.world, counts_sleep=cluster.settings.lease_reads)
         self.life: Life | None = None
         self.participant: Participant[Any] | None = None
         """While the process runs and takes part."""
@@ -116,15 +84,21 @@ class Machine:
         self.loop: SimulatedLoop | None = None
         self.starts = 0
         self.is_lost = False
-        """Whether its disk is damaged or gone, so that it will never take part again."""
+        """Whether its disk is of no use any more: it takes part again only with an empty one."""
+        self.damage: Damage | None = None
+        """What was done to files on its disk and may not be repaired yet; see ``in_doubt``."""
+        self.was_damaged = False
+        """Whether anything was done to its disk and not repaired since: then it may start without
+        a vote (W4)."""
         self.is_paranoid = False
         """Whether it takes a damaged last write for damage (W3)."""
         self.reason = ""
         """Why it is down, where it went down by itself."""
         self.wall_skew = 0.0
-        self.clock_rate = 1.0
         self.disk_seconds = 0.0002
         """How long a blocking call takes at least; a few times that now and then."""
+        self.snapshot_seconds = 0.0
+        """How much longer writing a snapshot takes."""
         self.disk_hangs = False
         self.apply_seconds = 0.0
         """How long each ``apply`` keeps the machine busy; see ``work_slowly``."""
@@ -151,16 +125,18 @@ class Machine:
         self.starts += 1
         self.reason = ""
         loop = self.loop = cluster.world.make_loop(self.id)
-        loop.set_rate(self.clock_rate)
+        self.clock.attach(loop)
         self._transport = cluster.network.transport(loop, self.id)
         self._workers = []
         chance = cluster.world.chance(f"{self.id} {self.starts}")
         environment = Environment(
             files=self.disk,
-            make_worker=lambda name: self._make_worker(loop),
+            make_worker=lambda name: self._make_worker(loop, name),
+            clock=self.clock.time,
             wall_seconds=lambda: WALL_START + self.wall_skew + cluster.world.now,
             chance=chance,
             watch=self._watch,
+            pause=lambda seconds: None,  # the simulated worker's calls take no time of anybody's
         )
         state, codec = cluster.make_state(), cluster.codec
         witness = Witness(cluster.ghost, self.id, state, codec, loop.spend)
@@ -185,9 +161,12 @@ class Machine:
         try:
             await participant.start()
         except StorageError as error:
-            # A full disk and a failed write pass; damage does not.
+            # A full disk and a failed write pass; what a start cannot repair does not.
             lost = isinstance(error, DamagedError | WrongDirectoryError)
             self._stopped(f"{type(error).__name__}: {error}", lost=lost)
+            return
+        except ConsensusError as error:
+            self._stopped(f"{type(error).__name__}: {error}", lost=False)
             return
         self.participant = participant
         self.cluster.on_up(self)
@@ -208,10 +187,16 @@ class Machine:
             self.reason = reason
             self.cluster.on_stopped(self, reason, lost)
 
-    def _make_worker(self, loop: SimulatedLoop) -> SimulatedWorker:
-        worker = SimulatedWorker(loop, self._take_seconds, self._power_fails)
+    def _make_worker(self, loop: SimulatedLoop, name: str) -> SimulatedWorker:
+        take = self._take_seconds
+        if "snapshot" in name:
+            take = self._take_snapshot_seconds
+        worker = SimulatedWorker(loop, take, self._power_fails)
         self._workers.append(worker)
         return worker
+
+    def _take_snapshot_seconds(self) -> float:
+        return self._take_seconds() + self.snapshot_seconds * (0.5 + self.disk_chance.random())
 
     def _take_seconds(self) -> float:
         if self.disk_hangs:
@@ -225,6 +210,57 @@ class Machine:
         self.cluster.sometimes["power failure in the middle of an operation"] += 1
         self.crash()
 
+    # -- its clock
+
+    def judge_lease(self) -> None:
+        """Tell the ghost what this member believes of its lease now (I-18)."""
+        life, now = self.life, self.cluster.world.now
+        if life is not None and life.is_up:
+            reads = life.running.master.reads
+            left = (reads.lease_ends - self.clock.time()) / self.clock.rate
+            until = now + left if life.local.role is Role.MASTER else now
+            self.cluster.ghost.on_lease(life, now, until)
+
+    def set_clock(self, *, rate: float | None = None, jump: float = 0.0) -> None:
+        """Let this machine's clock run at another speed from now on (1.0 is right), or jump."""
+        if rate is not None:
+            self.clock.set_rate(rate)
+        self.clock.jump(jump)
+        if self.cluster.settings.lease_reads:
+            self.judge_lease()
+
+    # -- its disk
+
+    def note_damage(self, path: str) -> None:
+        """A file on its disk was damaged just now."""
+        if self.damage is None:
+            self.damage = Damage(self.starts)
+        self.damage.starts = self.starts
+        self.damage.paths[path] = None
+        self.was_damaged = (
+            True  # and a damaged snapshot counts as durable until a start has read it
+        )
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether something that it once acknowledged may be readable no more."""
+        life = self.life
+        if life is not None and life.is_up and life.local.recovering:
+            return True
+        damage = self.damage
+        if damage is None:
+            return False
+        if self.participant is None or life is None or not life.is_up:
+            return True
+        # A start reads everything: it has found the damage, or that it did not matter.
+        gone = not any(path in self.disk.names for path in damage.paths)
+        if gone or self.starts > damage.starts:
+            self.damage = None
+            # A paranoid start takes what a crash tears for damage: only after real damage, here.
+            self.was_damaged = self.is_paranoid = False
+            return False
+        return True
+
     # -- being watched
 
     def _watch(self, replica: Replica) -> None:
@@ -235,6 +271,7 @@ class Machine:
             life = cluster.lives[name] = Life(self, name)
         self.life = life
         life.replica = replica
+        self.snapshots.forget()
         ghost = cluster.ghost
         ghost.on_start(life)
         life.platter.read(self.disk)
@@ -243,7 +280,8 @@ class Machine:
             ghost.on_applied(life, replica.local.commit, replica.local.checksum)
         gathered: list[effects.Effect] = []
         inner = replica.step
-        on_turn, on_effects = ghost.on_turn, cluster.on_effects
+        on_turn, on_effects = ghost.on_turn, cluster.watch.on_effects
+        leases = cluster.settings.lease_reads
 
         def step(event: events.Event, now: float, chance: float) -> list[effects.Effect]:
             found = inner(event, now, chance)
@@ -254,8 +292,12 @@ class Machine:
                 if gathered:
                     on_effects(life, gathered)
                     gathered.clear()
+                if leases:
+                    self.judge_lease()
             elif isinstance(event, events.Applied):
                 ghost.on_applied(life, event.seq, event.checksum)
+            elif isinstance(event, events.SnapshotTaken | events.SnapshotStored):
+                cluster.watch.on_snapshot(life, event)
             return found
 
         replica.step = step  # type: ignore[method-assign]  # the participant's calls come by here
@@ -353,6 +395,7 @@ class Machine:
         if self.life is not None:
             self.life.replica = None
         self.loop = self._transport = self.participant = self.witness = None
+        self.clock.attach(None)
         if power:
             disk.after_power_failure(chance)
         else:
@@ -363,13 +406,14 @@ class Machine:
                 future.set_exception(GoneError(f"{self.id} went down", asked=True))
         cluster.on_down(self, "the power fails" if power else "killed")
 
-    def lose_power_at(self, operations: int) -> None:
-        """Let the power fail in the middle of the disk's next operations."""
+    def lose_power_at(self, operations: int, where: str = "") -> None:
+        """Let the power fail in the middle of the disk's next operations on files in whose path
+        stands ``where``."""
         left = operations
 
         def before(operation: str, path: str) -> None:
             nonlocal left
-            left -= 1
+            left -= where in path
             if left <= 0:
                 self.disk.before = None
                 raise PowerFailure
@@ -391,10 +435,13 @@ class Machine:
     def hurry(self) -> None:
         """The disk works as it should, also with what it has begun."""
         self.disk_seconds = 0.0002
+        self.snapshot_seconds = 0.0
         for worker in self._workers:
             worker.hurry()
 
     def wipe(self) -> None:
         """Somebody replaces the disk by an empty one; the process must be down."""
         self.disk.wipe()
-        self.life = None
+        self.life = self.damage = None
+        self.is_lost = self.is_paranoid = self.was_damaged = False
+        self.snapshots.forget()

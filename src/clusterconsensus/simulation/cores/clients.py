@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clusterconsensus.consensus import effects, events, messages
-from clusterconsensus.consensus.messages import Refusal
+from clusterconsensus.consensus.messages import Action, Refusal
 from clusterconsensus.consensus.types import NOBODY, Incarnation
 from clusterconsensus.consensus.types import Member as Peer
-from clusterconsensus.simulation.cores.member import Call, Done, Member, Opened, ReadCall
+from clusterconsensus.simulation.cores.describe import describe_change, describe_seats
+from clusterconsensus.simulation.cores.machine import Done, Opened
+from clusterconsensus.simulation.cores.member import Call, Member, ReadCall
 from clusterconsensus.simulation.cores.world import World
 
 
@@ -137,7 +139,7 @@ class Clients(World):
         if nonce == client.nonce and session and not client.session:
             client.session = session
 
-    def read(self, member: Member) -> ReadCall | None:
+    def read(self, member: Member, *, lease: bool = False) -> ReadCall | None:
         """The client of a member reads, if it knows whom to ask."""
         leader = member.leader
         if leader is None:
@@ -146,9 +148,9 @@ class Clients(World):
         call = ReadCall(client.new_nonce(), self.ghost.floor)
         client.reads[call.nonce] = call
         if leader == member.name:
-            self.turn(member, [events.ReadLocal(call.nonce)])
+            self.turn(member, [events.ReadLocal(call.nonce, lease)])
         else:
-            self.post_packet(member, leader, messages.ReadAsk(call.nonce))
+            self.post_packet(member, leader, messages.ReadAsk(call.nonce, lease))
         return call
 
     def _on_read_tell(self, member: Member, nonce: int, granted: bool, seq: int) -> None:
@@ -177,18 +179,43 @@ class Clients(World):
 
     def add(self, via: Member, member: Member) -> int:
         """The client of ``via`` wants a member added; returns the request's number."""
+        return self.change(via, Action.ADD, member.id)
+
+    def change(
+        self,
+        via: Member,
+        action: Action,
+        member_id: str,
+        *,
+        priority: int = 1,
+        force: bool = False,
+    ) -> int:
+        """The client of ``via`` wants the membership changed, or the mastership handed over;
+        returns the request's number."""
         nonce = via.client.new_nonce()
-        via.client.adding[nonce] = "waiting"
+        message = messages.ChangeMember(nonce, action, member_id, member_id, priority, force)
+        # What every version knows how to ask for is told as it always was.
+        via.client.asked[nonce] = "adding" if action is Action.ADD else describe_change(message)
         leader = via.leader
         if leader == via.name:
-            peer = Peer(member.id, member.id)
-            self.turn(via, [events.AddMemberLocal(nonce, peer)])
-        elif leader is not None:
-            self.post_packet(via, leader, messages.AddMember(nonce, member.id, member.id))
+            peer = Peer(member_id, member_id)
+            self.turn(via, [events.ChangeMemberLocal(nonce, action, peer, priority, force)])
+        elif leader is None:
+            self._on_changed(via, nonce, "no master is heard")
+        elif action is Action.ADD and priority == 1:
+            self.post_packet(via, leader, messages.AddMember(nonce, member_id, member_id))
+        else:
+            self.post_packet(via, leader, message)
         return nonce
 
+    def _on_changed(self, member: Member, nonce: int, refusal: str) -> None:
+        """A membership request of this run has ended."""
+        what = member.client.asked.pop(nonce, "")
+        if what:
+            member.client.answer = refusal or "ok"
+            self.say(f"client of {member}: {what}: {refusal or 'ok'}")
+
     def _tell_client(self, member: Member, effect: effects.Effect) -> None:
-        client = member.client
         if isinstance(effect, effects.SubmitRefused):
             refusal = Refusal.OVERLOADED if effect.overloaded else Refusal.NOT_APPENDED
             self._on_submit_reply(member, messages.SubmitReply(effect.attempt, refusal))
@@ -197,15 +224,17 @@ class Clients(World):
         elif isinstance(effect, effects.ReadRefused):
             self._on_read_tell(member, effect.nonce, False, 0)
         elif isinstance(effect, effects.MembershipDone):
-            client.adding[effect.nonce] = effect.refusal or "ok"
-            self.say(f"client of {member}: adding: {effect.refusal or 'ok'}")
+            self._on_changed(member, effect.nonce, effect.refusal)
         elif isinstance(effect, effects.ElectionEnded):
             self.say(f"client of {member}: election: {effect.refusal or 'won'}")
         elif isinstance(effect, effects.ConfigurationChanged):
-            voters = member.local.log.configuration.seats
-            text = " ".join(f"{seat.id}({seat.standing})" for seat in voters)
+            text = describe_seats(member.local.log.configuration)
             state = "chosen" if effect.committed else "in force"
             self.say(f"{member} has members {text}, {state}")
+        elif isinstance(effect, effects.FoundRegressed):
+            self.say(f"{member} is told that it has lost what it said it holds at {effect.seq}")
+        elif isinstance(effect, effects.Recovered):
+            self.say(f"{member} is whole again, as the master was at {effect.seq}")
         elif isinstance(effect, effects.Diverged):
             member.diverged = True
             self.say(f"{member} has diverged at or before {effect.seq}")

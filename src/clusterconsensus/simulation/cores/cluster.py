@@ -18,18 +18,21 @@ from clusterconsensus.consensus import effects, events, messages
 from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.messages import Message
 from clusterconsensus.consensus.types import (
+    NOBODY,
     Ballot,
     Configuration,
     Entry,
     EntryKind,
     Role,
     Seat,
+    SnapshotId,
     Standing,
     member_id_of,
 )
 from clusterconsensus.simulation.cores.clients import Clients
 from clusterconsensus.simulation.cores.describe import describe, describe_entry
-from clusterconsensus.simulation.cores.member import Done, Member
+from clusterconsensus.simulation.cores.machine import Done
+from clusterconsensus.simulation.cores.member import Member
 from clusterconsensus.simulation.cores.world import Packet, encode
 from clusterconsensus.simulation.judges.invariants import BrokenError, rule_of
 from clusterconsensus.simulation.telling.recording import Fate
@@ -67,6 +70,15 @@ class Cluster(Clients):
             member.store.commit_hint = 1
             self.start(member)
 
+    def wipe(self, member: Member) -> Member:
+        """A member's disk is replaced by an empty one: another member under the same id (I0)."""
+        if member.is_up:
+            self.crash(member)
+        fresh = Member(member.id, len(self.members) + 1, self.limits)
+        self.members[fresh.name] = self.by_id[member.id] = fresh
+        self.start(fresh)
+        return fresh
+
     def start(self, member: Member) -> None:
         if self.notes is not None:
             self.notes.started(member.id)
@@ -93,9 +105,10 @@ class Cluster(Clients):
     def restart(self, member: Member) -> None:
         self.start(member)
         local = member.local
+        recovering = ", without a vote: it has lost something" if local.recovering else ""
         self.say(
             f"{member} starts: promised {local.promised}, last {local.log.last}, "
-            f"commit {local.commit}"
+            f"commit {local.commit}{recovering}"
         )
 
     # -- turns
@@ -115,6 +128,7 @@ class Cluster(Clients):
         wall = WALL_START + self.now + member.wall_skew
         todo += step(events.EndOfTurn(wall), now, self.chance())
         self.ghost.on_turn(member, todo)
+        self.judge_lease(member)
         if self.notes is not None:
             self.notes.committed(member.id, member.local.commit)
         for effect in todo:
@@ -141,6 +155,21 @@ class Cluster(Clients):
         elif isinstance(effect, effects.Load):
             entries = member.store.read(effect.first, effect.last, effect.max_bytes)
             member.loads.append(events.Loaded(effect.purpose, effect.first, entries))
+        elif isinstance(effect, effects.LoadChunk):
+            piece = member.store.piece(effect.snapshot, effect.offset, effect.max_bytes)
+            member.loads.append(
+                events.ChunkLoaded(effect.to, effect.snapshot, effect.offset, piece)
+            )
+        elif isinstance(effect, effects.StoreChunk):
+            wanted = member.store.add_piece(effect.snapshot, effect.offset, effect.chunk)
+            if wanted < effect.snapshot.size_bytes:
+                member.loads.append(events.ChunkStored(effect.snapshot, wanted))
+            elif not member.holds_disk:
+                self.store_snapshot(member)
+        elif isinstance(effect, effects.Install):
+            member.asked_install = effect.snapshot
+        elif isinstance(effect, effects.Compact):
+            self._compact(member, effect)
         elif isinstance(effect, effects.Apply):
             member.asked_apply = effect.seq
             if member.holds_apply:
@@ -171,6 +200,12 @@ class Cluster(Clients):
         if not member.holds_disk:
             self.sync(member)
 
+    def _compact(self, member: Member, effect: effects.Compact) -> None:
+        before = member.store.base.seq
+        member.store.compact(effect.seq, effect.keep)
+        if member.store.base.seq > before:
+            self.say(f"{member} forgets its log up to {member.store.base}")
+
     def sync(self, member: Member, batches: int | None = None) -> bool:
         """A sync ends: these many batches are durable, and the member is told."""
         ticket = member.store.sync(batches)
@@ -178,7 +213,54 @@ class Cluster(Clients):
             self.notes.mark(member.id, "durable")
         if ticket:
             self.post(member, events.Persisted(ticket))
+        if batches is None:
+            return self.store_snapshot(member) or ticket > 0
         return ticket > 0
+
+    # -- snapshots
+
+    def begin_snapshot(self, member: Member) -> bool:
+        """A member catches its state as it is now; False if there is nothing new to keep."""
+        if not member.begin_snapshot():
+            return False
+        self.say(f"{member} takes a snapshot at {member.machine.applied}", detail=True)
+        return True
+
+    def finish_snapshot(self, member: Member, *, alone: bool = False) -> None:
+        """What was caught is durable. One that a newer one has overtaken is told to nobody (S5).
+
+        ``alone``: the log need not reach back to an older one.
+        """
+        taken, member.taking = member.taking, None
+        if taken is None:
+            return
+        older_seq = member.store.keep(taken)
+        self.say(f"{member} has a snapshot of {taken.id.position}")
+        if member.store.snapshot is taken:
+            self.post(member, events.SnapshotTaken(taken.id, taken.seq if alone else older_seq))
+
+    def store_snapshot(self, member: Member) -> bool:
+        """A snapshot that came in pieces is whole, and durable (D7)."""
+        snapshot = member.store.complete()
+        if snapshot is None:
+            return False
+        head = snapshot.content.head
+        self.say(f"{member} keeps a snapshot of {snapshot.id.position}")
+        member.loads.append(
+            events.SnapshotStored(
+                snapshot.id, head.configuration_seq, head.configuration, head.time
+            )
+        )
+        return True
+
+    def judge_lease(self, member: Member) -> None:
+        """Tell the ghost until when, in true time, a member believes to have a lease (I-18)."""
+        local, reads = member.local, member.running.master.reads
+        now = self.now + member.clock_offset
+        # A clock that has gone back is noticed before anything is done by it.
+        holds = now >= local.now and reads.has_lease(now)
+        until = reads.lease_ends - member.clock_offset if holds else self.now
+        self.ghost.on_lease(member, self.now, until)
 
     def _apply(self, member: Member) -> None:
         if not member.holds_apply:
@@ -187,7 +269,9 @@ class Cluster(Clients):
     def apply(self, member: Member) -> bool:
         """Apply everything that the core asked for; False if there is nothing."""
         machine = member.machine
-        if machine.applied >= member.asked_apply:
+        if member.asked_install is not None:
+            self._install(member, member.asked_install)
+        elif machine.applied >= member.asked_apply:
             return False
         while machine.applied < member.asked_apply:
             entry = member.local.log.entry(machine.applied + 1)
@@ -209,6 +293,19 @@ class Cluster(Clients):
         self._serve_reads(member)
         return True
 
+    def _install(self, member: Member, wanted: SnapshotId) -> None:
+        """The state and the sessions give way to a snapshot that is in the store."""
+        member.asked_install = None
+        snapshot = next(held for held in member.store.snapshots if held.id == wanted)
+        machine = member.machine
+        machine.install(snapshot)
+        member.asked_apply = max(member.asked_apply, machine.applied)
+        self.ghost.on_machine(machine, 0)
+        self._tell_applied(member)
+        if self.notes is not None:
+            self.notes.mark(member.id, "apply", f"snapshot of {wanted.position}")
+        self.say(f"{member} installs the snapshot of {wanted.position}")
+
     def _tell_applied(self, member: Member) -> None:
         machine = member.machine
         if machine.skew == 0:
@@ -228,13 +325,15 @@ class Cluster(Clients):
     def receive(self, member: Member, packet: Packet) -> None:
         """A packet arrives; whatever the member has to say about it, it says in this turn."""
         if self.notes is not None:
-            fate: Fate = "lost" if member.replica is None else "delivered"
+            is_for = packet.to in (NOBODY, member.name)
+            fate: Fate = "delivered" if member.replica is not None and is_for else "lost"
             self.notes.ended(member.id, packet, fate)
-        if member.replica is None:
+        if member.replica is None or packet.to not in (NOBODY, member.name):
             return
         message = decode(packet.data)
         self.say(f"{member_id_of(packet.source)} -> {member}  {describe(message)}", detail=True)
-        if isinstance(message, messages.Accept) and not member.store.cluster_id:
+        follows = isinstance(message, messages.Accept | messages.StartParticipation)
+        if follows and not member.store.cluster_id:
             member.store.cluster_id = member.local.cluster_id = CLUSTER_ID
         elif isinstance(message, messages.Identify):
             reply = encode(messages.Identity(message.nonce, member.store.cluster_id))
@@ -247,8 +346,7 @@ class Cluster(Clients):
         elif isinstance(message, messages.ReadTell):
             self._on_read_tell(member, message.nonce, message.granted, message.seq)
         elif isinstance(message, messages.MembershipReply):
-            member.client.adding[message.nonce] = message.refusal or "ok"
-            self.say(f"client of {member}: adding: {message.refusal or 'ok'}")
+            self._on_changed(member, message.nonce, message.refusal)
         else:
             self.turn(member, [events.Received(packet.source, message)])
 
@@ -324,5 +422,9 @@ def _describe_batch(batch: effects.Persist) -> str:
         parts.append(f"promise {batch.promised}")
     if batch.truncate_from is not None:
         parts.append(f"cut from {batch.truncate_from}")
+    if batch.base is not None:
+        parts.append(f"log anew behind {batch.base}")
     parts.extend(describe_entry(entry) for entry in batch.entries)
+    if batch.recovering is not None:
+        parts.append("recovering" if batch.recovering else "whole again")
     return ", ".join(parts)

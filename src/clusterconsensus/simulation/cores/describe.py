@@ -9,10 +9,13 @@ import msgspec
 from clusterconsensus.consensus.messages import (
     Accept,
     Accepted,
+    Action,
     AddMember,
+    ChangeMember,
     Group,
     Identify,
     Identity,
+    JoinAsk,
     MembershipReply,
     Message,
     OpenSession,
@@ -25,11 +28,17 @@ from clusterconsensus.consensus.messages import (
     Quarantine,
     ReadAsk,
     ReadTell,
+    RecoverAsk,
+    RecoverTell,
     Refusal,
+    Regressed,
     Reject,
     SessionOpened,
+    SnapshotAck,
+    StartParticipation,
     Submit,
     SubmitReply,
+    TransferMaster,
 )
 from clusterconsensus.consensus.sessions import (
     CloseSessions,
@@ -38,12 +47,13 @@ from clusterconsensus.consensus.sessions import (
     decode_session_order,
 )
 from clusterconsensus.consensus.types import (
+    ZERO,
     Configuration,
     Entry,
     EntryKind,
     member_id_of,
 )
-from clusterconsensus.simulation.cores.member import Done, Opened
+from clusterconsensus.simulation.cores.machine import Done, Opened
 
 decode_configuration = msgspec.msgpack.Decoder(Configuration).decode
 
@@ -63,8 +73,7 @@ def describe_entry(entry: Entry, told: Sequence[Done | Opened] = (), show: Show 
     if entry.kind == EntryKind.NOOP:
         return f"{head} noop"
     if entry.kind == EntryKind.CONFIG:
-        seats = decode_configuration(entry.payload).seats
-        return f"{head} members " + " ".join(f"{seat.id}({seat.standing})" for seat in seats)
+        return f"{head} members {describe_seats(decode_configuration(entry.payload))}"
     if entry.kind == EntryKind.SESSION:
         order = decode_session_order(entry.payload)
         if isinstance(order, CloseSessions):
@@ -79,6 +88,15 @@ def describe_entry(entry: Entry, told: Sequence[Done | Opened] = (), show: Show 
         )
         return f"{head} " + ", ".join(shown)
     return f"{head} " + ", ".join(texts)
+
+
+def describe_seats(configuration: Configuration) -> str:
+    """``a(voter) b(learner)``; with the priority where it is not the usual one."""
+    texts: list[str] = []
+    for seat in configuration.seats:
+        priority = "" if seat.priority == 1 else f", priority {seat.priority}"
+        texts.append(f"{seat.id}({seat.standing}{priority})")
+    return " ".join(texts)
 
 
 def _texts(group: Group, show: Show) -> list[str]:
@@ -105,7 +123,9 @@ def describe(message: Message, show: Show = plain) -> str:
             verdict = _verdict(message.refusal)
             return f"ProbeReply {message.ballot} {verdict}, promised {message.promised}"
         case Prepare():
-            return f"Prepare {message.ballot} base {message.base} last {message.last}"
+            asked = message.transfer_from > ZERO
+            handed = f" handed over by {message.transfer_from}" if asked else ""
+            return f"Prepare {message.ballot} base {message.base} last {message.last}{handed}"
         case Promise():
             text = f"Promise {message.ballot} {_verdict(message.refusal)}, last {message.last}"
             if message.refusal is not Refusal.NONE:
@@ -126,7 +146,7 @@ def describe(message: Message, show: Show = plain) -> str:
         case Accepted():
             return (
                 f"Accepted {message.ballot} round {message.round} match {message.match} "
-                f"applied {message.applied}"
+                f"applied {message.applied}{' recovering' if message.recovering else ''}"
             )
         case Reject():
             return (
@@ -151,11 +171,15 @@ def _describe_request(message: Message, show: Show) -> str:
         case SessionOpened():
             return f"SessionOpened {message.session}"
         case ReadAsk():
-            return "ReadAsk"
+            return "ReadAsk by lease" if message.lease else "ReadAsk"
         case ReadTell():
             return f"ReadTell {message.seq}" if message.granted else "ReadTell refused"
         case AddMember():
             return f"AddMember {message.id}"
+        case ChangeMember():
+            return f"ChangeMember {describe_change(message)}"
+        case JoinAsk():
+            return f"JoinAsk {message.id}"
         case MembershipReply():
             return f"MembershipReply {message.refusal or 'ok'}"
         case Identify():
@@ -164,5 +188,36 @@ def _describe_request(message: Message, show: Show) -> str:
             return "Identity"
         case Quarantine():
             return f"Quarantine at {message.seq}"
+        case Regressed():
+            return f"Regressed {message.ballot} at {message.position}"
+        case _:
+            return _describe_care(message)
+
+
+def describe_change(message: ChangeMember) -> str:
+    """What is asked for, as in ``remove d``."""
+    text = f"{Action(message.action).name.lower().replace('_', ' ')} {message.id}".rstrip()
+    if message.action is Action.PRIORITY:
+        text += f" {message.priority}"
+    return text + (" by force" if message.force else "")
+
+
+def _describe_care(message: Message) -> str:
+    match message:
+        case StartParticipation():
+            end = message.offset + len(message.chunk)
+            of = f"{message.snapshot.position} bytes {message.offset} to {end}"
+            return f"StartParticipation {message.ballot} snapshot {of}"
+        case SnapshotAck():
+            return (
+                f"SnapshotAck {message.ballot} snapshot {message.snapshot.position} wants "
+                f"{message.next_offset}, commit {message.installed}"
+            )
+        case RecoverAsk():
+            return "RecoverAsk"
+        case RecoverTell():
+            return f"RecoverTell {message.ballot} up to {message.last_seq}"
+        case TransferMaster():
+            return f"TransferMaster {message.ballot} up to {message.last_seq}"
         case _:
             raise AssertionError(f"unknown message {message!r}")

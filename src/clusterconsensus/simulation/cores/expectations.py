@@ -44,6 +44,15 @@ class Expectations:
             "ballots": self.expect_ballots,
             "wins": self.expect_wins,
             "diverged": lambda words: self.expect(self.member(words[0]).diverged, "diverged"),
+            "snapshot": lambda words: self.equal(
+                str(self.member(words[0]).store.snapshot_seq), words
+            ),
+            "base": lambda words: self.equal(str(self.member(words[0]).local.log.base.seq), words),
+            "recovering": lambda words: self.expect_recovering(words, recovering=True),
+            "whole": lambda words: self.expect_recovering(words, recovering=False),
+            "lease": lambda words: self.expect_lease(words, held=True),
+            "without": lambda words: self.expect_lease(words, held=False),
+            "answer": self.expect_answer,
         }
 
     def member(self, member_id: str) -> Member:
@@ -142,6 +151,23 @@ class Expectations:
     def expect_ballots(self, words: list[str]) -> None:
         found = [str(ballot) for ballot in sorted(self.cluster.ghost.masters)]
         self.expect(len(found) <= int(words[0]), f"led were {found}")
+
+    def expect_recovering(self, words: list[str], *, recovering: bool) -> None:
+        found = self.member(words[0]).local.recovering
+        self.expect(found is recovering, f"{words[0]} is {'recovering' if found else 'whole'}")
+
+    def expect_lease(self, words: list[str], *, held: bool) -> None:
+        """By its own clock, as it would find at its next turn."""
+        member = self.member(words[0])
+        now = self.cluster.now + member.clock_offset
+        found = now >= member.local.now and member.running.master.reads.has_lease(now)
+        self.expect(found is held, f"{words[0]} has {'a' if found else 'no'} lease")
+
+    def expect_answer(self, words: list[str]) -> None:
+        client = self.member(words[0]).client
+        found = "it waits" if client.asked else client.answer
+        wanted = " ".join(words[1:])
+        self.expect(found == wanted if wanted == "ok" else wanted in found, f"answered: {found}")
 
     def expect_wins(self, words: list[str]) -> None:
         found = self.member(words[0]).running.master.ballot.instance

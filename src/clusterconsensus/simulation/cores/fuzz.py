@@ -18,6 +18,7 @@ import sys
 import time
 
 from clusterconsensus.simulation.cores.happenings import SMALL, Happenings
+from clusterconsensus.simulation.cores.member import Member
 
 WAIT_SECONDS = 5 * SMALL.election_timeout_seconds
 
@@ -57,11 +58,12 @@ class Schedule(Happenings):
                 cluster.restart(member)
             cluster.sync(member)
             cluster.apply(member)
-        first = cluster.by_id[self.random.choice("a")]
+        first = self.somebody()
         (last_call,) = cluster.submit(first, "n+1")
         began = cluster.now
         while not last_call.outcome or last_call.outcome == "session expired":
-            if last_call.outcome:
+            if last_call.outcome or self.somebody() is not first:
+                first = self.somebody()
                 (last_call,) = cluster.submit(first, "n+1")
             if cluster.now > began + WAIT_SECONDS:
                 raise AssertionError(f"I-22: no change is applied within {WAIT_SECONDS} s")
@@ -73,11 +75,30 @@ class Schedule(Happenings):
             cluster.run(0.1)
             for member in cluster.by_id.values():
                 cluster.send_calls(member)
+            if self.replace_lost():
+                continue
             if not self._unrest():
                 break
         else:
             raise AssertionError(f"I-22: no rest: {self._unrest()}")
         self._check_clients()
+
+    def somebody(self) -> Member:
+        """A member that belongs to the cluster, and will."""
+        there = [
+            self.cluster.members[name]
+            for name in self.cluster.ghost.configurations[-1][1].everyone
+            if self.cluster.members[name].is_up
+        ]
+        return next((member for member in there if self._belongs(member)), there[0])
+
+    def _belongs(self, member: Member) -> bool:
+        """Whether no configuration in force at anybody is without it."""
+        return all(
+            member.name in other.local.log.configuration.everyone
+            for other in self.cluster.by_id.values()
+            if other.is_up and other.local.log.configuration_seq > 1
+        )
 
     def _unrest(self) -> str:
         """What keeps the cluster from being at rest; empty when nothing does."""
@@ -96,8 +117,10 @@ class Schedule(Happenings):
                 return f"{seat.id} has applied {machine.applied} of {master.local.log.last_seq}"
             if machine.checksum != master.machine.checksum:
                 return f"{seat.id} has another checksum"
-            if not seat.is_voter:
+            if seat.promoting:
                 return f"{seat.id} is no voter yet"
+            if member.local.recovering:
+                return f"{seat.id} is not whole yet"
         return ""
 
     def _check_clients(self) -> None:

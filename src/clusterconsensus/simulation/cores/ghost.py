@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterconsensus.simulation.cores.member import Machine
+from clusterconsensus.simulation.cores.machine import Machine
 from clusterconsensus.simulation.judges.invariants import BrokenError, Ghost
 
 __all__ = ["BrokenError", "CoreGhost"]

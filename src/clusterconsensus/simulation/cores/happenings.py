@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
+
 from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits
 from clusterconsensus.simulation.cores.cluster import Cluster
 from clusterconsensus.simulation.cores.member import Member
+from clusterconsensus.simulation.cores.troubles import Troubles
 from clusterconsensus.simulation.cores.world import Packet
 
 SMALL = Limits(
@@ -18,18 +21,23 @@ SMALL = Limits(
     window_bytes=1_000,
     log_cache_bytes=4_000,
     request_timeout_seconds=5.0,
+    keep_log_entries=3,
+    max_kept_log_entries=200,
+    chunk_bytes=150,
 )
 
 
-class Happenings:
+class Happenings(Troubles):
     """Draws which faults there are and how often, and makes them happen to one cluster."""
 
     def __init__(self, seed: int, *, tells: bool = False) -> None:
         self.seed = seed
-        self.random = random.Random(seed)
-        draw = self.random
+        draw = random.Random(seed)
         limits = SMALL if draw.random() < 0.7 else Limits(request_timeout_seconds=5.0)
-        self.cluster = Cluster(limits, draw.random)
+        self.by_lease = draw.random() < 0.3
+        if self.by_lease:
+            limits = msgspec.structs.replace(limits, lease_reads=True)
+        super().__init__(Cluster(limits, draw.random), draw)
         self.cluster.tells = tells
         self.cluster.found("abcde"[: draw.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))])
         self.spare = list("def" if len(self.cluster.by_id) < 4 else "fg")
@@ -45,6 +53,7 @@ class Happenings:
         self.demand = draw.choice((0.05, 0.1, 0.2))
         self.hurry = draw.choice((0.0, 0.02, 0.1))
         rare = draw.choice((0.0, 1.0, 1.0, 4.0))
+        keeps = draw.choice((0.0, 1.0, 3.0))
         self.actions: list[tuple[Callable[[], None], float]] = [
             (self.give_up, 0.5),
             (self.settle, draw.choice((0.0, 0.5, 2.0))),
@@ -63,13 +72,16 @@ class Happenings:
             (self.replay, (1.0 + rare) if self.delay else 0.0),
             (self.close_sessions, 0.05 * rare),
             (self.everybody_restarts, 0.05 * rare),
+            (self.snapshot, keeps),
+            (self.snapshots_everywhere, 0.2 * keeps),
+            (self.spoil, 0.2 * keeps),
+            (self.damage, draw.choice((0.0, 0.3, 1.0))),
+            (self.wipe, draw.choice((0.0, 0.0, 0.3))),
+            (self.change_members, draw.choice((0.0, 0.0, 0.5, 1.5))),
+            (self.transfer, draw.choice((0.0, 0.0, 0.5, 1.0))),
         ]
         self.change = 0
         self.waited = 0.0
-
-    def member(self) -> Member | None:
-        up = [member for member in self.cluster.by_id.values() if member.is_up]
-        return self.random.choice(up) if up else None
 
     def link(self) -> tuple[str, str] | None:
         full = [link for link, waiting in self.cluster.links.items() if waiting]
@@ -169,7 +181,7 @@ class Happenings:
     def read(self) -> None:
         member = self.member()
         if member is not None:
-            self.cluster.read(member)
+            self.cluster.read(member, lease=self.by_lease and self.random.random() < 0.7)
 
     def settle(self) -> None:
         self.cluster.settle()

@@ -1,188 +1,32 @@
-"""One simulated member: a disk that forgets what was not synced, a state machine, a client.
-
-Nothing here knows the protocol. The disk keeps whole ``Persist`` batches in order; a crash loses
-the batches that no sync has covered, all of them or from some point on. The state machine goes
-through the real ``SessionTable``.
-"""
+"""One simulated member: its core, with a disk (``store``), a state machine (``machine``) and a
+client. Nothing here knows the protocol."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from zlib import crc32
 
-from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.events import Event
 from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log
 from clusterconsensus.consensus.messages import Group
 from clusterconsensus.consensus.replica import Replica
-from clusterconsensus.consensus.sessions import (
-    CloseSessions,
-    SessionTable,
-    decode_groups,
-    decode_requests,
-    decode_session_order,
-    encode_requests,
-)
+from clusterconsensus.consensus.sessions import encode_requests
 from clusterconsensus.consensus.types import (
     NOBODY,
-    ZERO,
     Ballot,
+    Configuration,
     Entry,
     EntryKind,
     Incarnation,
+    Position,
     Role,
+    SnapshotId,
     incarnation,
 )
-
-STALE = b"stale"
-
-
-class Store:
-    """A disk: what is durable, and what was written and not synced."""
-
-    def __init__(self) -> None:
-        self.cluster_id = ""
-        self.promised = ZERO
-        self.entries: list[Entry] = []
-        self.commit_hint = 0
-        self.pending: deque[Persist] = deque()
-
-    def sync(self, batches: int | None = None) -> int:
-        """Make the oldest batches durable; returns the ticket of the last one, 0 for none."""
-        ticket = 0
-        count = len(self.pending) if batches is None else min(batches, len(self.pending))
-        for _ in range(count):
-            batch = self.pending.popleft()
-            self._take(batch)
-            ticket = batch.ticket
-        return ticket
-
-    def crash(self, kept: int) -> None:
-        """Lose the unsynced batches but the first ``kept``."""
-        self.sync(kept)
-        self.pending.clear()
-
-    def _take(self, batch: Persist) -> None:
-        if batch.promised is not None:
-            self.promised = batch.promised
-        if batch.truncate_from is not None:
-            del self.entries[batch.truncate_from - 1 :]
-        for entry in batch.entries:
-            if entry.seq != len(self.entries) + 1:
-                raise AssertionError(f"entry {entry} written behind {len(self.entries)}")
-            self.entries.append(entry)
-        self.commit_hint = max(self.commit_hint, batch.commit)
-
-    def ballot_at(self, seq: int) -> Ballot | None:
-        return self.entries[seq - 1].ballot if 0 < seq <= len(self.entries) else None
-
-    def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
-        """Entries that are durable, as ``Load`` asks for them."""
-        taken: list[Entry] = []
-        size = 0
-        for entry in self.entries[first - 1 : last]:
-            size += len(entry.payload)
-            if taken and size > max_bytes:
-                break
-            taken.append(entry)
-        return tuple(taken)
-
-
-@dataclass(frozen=True)
-class Done:
-    """A group that was applied: its outcomes, None for each request of an unknown session."""
-
-    seq: int
-    place: int
-    session: int
-    first: int
-    outcomes: tuple[bytes | None, ...]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A session entry that was applied."""
-
-    seq: int
-    owner: Incarnation
-    nonce: int
-    session: int
-
-
-class Machine:
-    """Applies entries: sessions first, then a handful of named numbers.
-
-    A change reads ``x=5`` (set), ``x+5`` (add) or ``x!`` (raises); it returns the new value.
-    """
-
-    def __init__(self) -> None:
-        self.sessions = SessionTable()
-        self.values: dict[str, int] = {}
-        self.applied = 0
-        self.checksum = 0
-        self.time = 0.0
-        self.executed: list[tuple[int, int, int, str]] = []
-        """Each change that was executed: sequence, session, number, text."""
-        self.skew = 0
-        """Added to every result: a state machine that is not deterministic."""
-
-    def apply(self, entry: Entry) -> list[Done | Opened]:
-        if entry.seq != self.applied + 1:
-            raise AssertionError(f"{entry} applied after {self.applied} (R8)")
-        if entry.time < self.time:
-            raise AssertionError(f"replicated time goes back at {entry} (R10)")
-        told: list[Done | Opened] = []
-        pieces: list[bytes] = []
-        if entry.kind == EntryKind.SESSION:
-            order = decode_session_order(entry.payload)
-            if isinstance(order, CloseSessions):
-                self.sessions.close(order)
-            else:
-                number = self.sessions.open(entry.seq, order, entry.time)
-                told.append(Opened(entry.seq, order.owner, order.nonce, number))
-        elif entry.kind == EntryKind.CHANGES:
-            for place, group in enumerate(decode_groups(entry.payload)):
-                outcomes = self._apply_group(entry, group)
-                pieces.extend(outcome for outcome in outcomes if outcome is not None)
-                told.append(Done(entry.seq, place, group.session, group.first, outcomes))
-        self.applied = entry.seq
-        self.time = entry.time
-        self.checksum = crc32(b"".join(pieces), crc32(entry.crc.to_bytes(4, "big"), self.checksum))
-        return told
-
-    def _apply_group(self, entry: Entry, group: Group) -> tuple[bytes | None, ...]:
-        session = self.sessions.get(group.session)
-        if session is None:
-            return (None,) * group.count
-        session.acknowledge(group.acked_below)
-        session.last_time = entry.time
-        outcomes: list[bytes | None] = []
-        for number, request in enumerate(decode_requests(group.body), group.first):
-            outcome = session.outcomes.get(number)
-            if outcome is None and number < session.acked_below:
-                outcome = STALE
-            elif outcome is None:
-                text = request.decode() if isinstance(request, bytes) else ""
-                outcome = self._change(text)
-                session.outcomes[number] = outcome
-                self.executed.append((entry.seq, session.number, number, text))
-            outcomes.append(outcome)
-        return tuple(outcomes)
-
-    def _change(self, text: str) -> bytes:
-        for mark in "=+!":
-            name, found, value = text.partition(mark)
-            if not found:
-                continue
-            if mark == "!":
-                return b"error"
-            before = self.values.get(name, 0) if mark == "+" else 0
-            self.values[name] = before + int(value)
-            return str(self.values[name] + self.skew).encode()
-        raise AssertionError(f"no change: {text!r}")
+from clusterconsensus.simulation.cores.machine import Machine
+from clusterconsensus.simulation.cores.store import Snapshot, Store
 
 
 @dataclass
@@ -221,8 +65,10 @@ class Client:
         self.next_number = 1
         self.next_nonce = nonce * 1_000
         self.attempts: dict[int, tuple[int, ...]] = {}
-        self.adding: dict[int, str] = {}
-        """Outcome of each membership request; ``waiting`` until it ends."""
+        self.asked: dict[int, str] = {}
+        """What each membership request asks for, until it ends."""
+        self.answer = ""
+        """What came of the last one that ended: ``ok``, or why not."""
 
     def new_call(self, text: str) -> Call:
         call = Call(self.next_number, text)
@@ -274,7 +120,11 @@ class Member:
         self.crash_at_persist = 0
         self.crash_keeps = False
         self.asked_apply = 0
+        self.asked_install: SnapshotId | None = None
+        self.taking: Snapshot | None = None
+        """A snapshot that is being written."""
         self.loads: deque[Event] = deque()
+        """What was read or kept beside the log, and is not told to the core yet."""
 
     def __str__(self) -> str:
         return self.id
@@ -300,14 +150,26 @@ class Member:
         return self.store.promised
 
     @property
+    def durable_base(self) -> Position:
+        return self.store.base
+
+    @property
     def durable_last(self) -> int:
-        return len(self.store.entries)
+        return self.store.last_seq
+
+    @property
+    def durable_snapshot(self) -> int:
+        return self.store.snapshot_seq
+
+    @property
+    def recovering(self) -> bool:
+        return self.store.recovering
 
     def durable_ballot(self, seq: int) -> Ballot | None:
         return self.store.ballot_at(seq)
 
     def durable_entry(self, seq: int) -> Entry:
-        return self.store.entries[seq - 1]
+        return self.store.entry(seq)
 
     @property
     def leader(self) -> Incarnation | None:
@@ -322,25 +184,32 @@ class Member:
         return self.is_up and self.local.role is Role.MASTER
 
     def start(self, now: float, chance: float) -> None:
-        """Start from the disk: apply what is known to be chosen, then take part (W7)."""
+        """Start from the disk: install the newest snapshot, apply what is known to be chosen behind
+        it, then take part (W7)."""
         store = self.store
-        store.pending.clear()
+        commit = store.open()
         self.inbox.clear()
         self.loads.clear()
         self.starts += 1
         self.client = Client(self.starts * 1_000)
-        self.machine = Machine()
-        commit = min(store.commit_hint, len(store.entries))
+        machine = self.machine = Machine()
+        newest = store.snapshot
+        configuration = (0, Configuration())
+        if newest is not None:
+            machine.install(newest)
+            head = newest.content.head
+            configuration = (head.configuration_seq, head.configuration)
         runs: list[tuple[int, Ballot]] = []
         configurations: list[Entry] = []
-        for entry in store.entries[:commit]:
-            self.machine.apply(entry)
+        for entry in store.entries[: commit - store.base.seq]:
+            if entry.seq > machine.applied:
+                machine.apply(entry)
             if not runs or runs[-1][1] != entry.ballot:
                 runs.append((entry.seq, entry.ballot))
             if entry.kind == EntryKind.CONFIG:
                 configurations.append(entry)
-        log = Log(commit, runs, configurations, self.machine.time)
-        for entry in store.entries[commit:]:
+        log = Log(commit, runs, configurations, machine.time, store.base, configuration)
+        for entry in store.entries[commit - store.base.seq :]:
             log.append(entry)
         log.durable_seq = log.last_seq
         local = Local(
@@ -349,11 +218,26 @@ class Member:
             log,
             store.promised,
             commit,
-            self.machine.checksum,
+            machine.checksum,
             store.cluster_id,
+            None if newest is None else newest.id,
+            store.recovering,
         )
         self.asked_apply = commit
+        self.asked_install = None
+        self.taking = None
         self.halted = ""
         self.diverged = False
         self.replica = Replica(local)
         self.replica.start(now + self.clock_offset, chance)
+
+    # -- snapshots
+
+    def begin_snapshot(self) -> bool:
+        """Catch the state as it is now; False if there is nothing new to keep."""
+        applied = self.machine.applied
+        if applied <= self.store.snapshot_seq or self.asked_install is not None:
+            return False
+        log = self.local.log
+        self.taking = self.machine.save(log.position(applied), log.committed_configuration(applied))
+        return True

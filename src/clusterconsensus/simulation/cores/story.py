@@ -10,7 +10,7 @@ Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the
                                are not
     limits max_batch_bytes=1   other limits, before the cluster
     cluster a b c              a running cluster of these voters, without a master
-    machine d                  a running member that belongs to no cluster
+    machine d [of c2]          a running member that belongs to no cluster (or to another one)
     elect a [with b c]         a's timer runs out and it becomes a serving master, by these alone
     win a [with b c]           the same, but of its first accept nothing is delivered yet
     tick a                     a looks at its clock
@@ -37,11 +37,23 @@ Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the
     append a x=1               a change that belongs to no session arrives at a
     resend a                   a's client sends again what it waits for
     give up a x=1              a's client stops waiting
-    read a                     a's client reads
-    add d via a                a's client has d added
+    read a [lease]             a's client reads (and the master's lease is proof enough)
+    add d via a [learner]      a's client has d added
+    remove d via a [force], replace d via a [force], promote d via a, demote d via a
+    priority d 3 via a, transfer b via a, transfer anybody via a
     stand a                    a's application wants it to lead
     disconnect a b             b hears that its connection to a broke
     diverge a                  a's state machine computes something else from now on
+    snapshot a                 a takes a snapshot of what it has applied, and it is durable
+    snapshot a alone           the same, and the log is forgotten up to there: no older one counts
+    snapshot a begin           its state is caught as it is now; writing it takes until
+    snapshot a end             now
+    spoil a                    a's newest snapshot file is damaged, and so is none
+    damage a                   a is down and its log is damaged: it keeps its promise and its
+                               newest snapshot, and knows that it has lost something
+    lose a 2                   a is down and the last two entries of its log are gone
+    clock a -2                 a's clock is set back (or on)
+    freeze a 2                 time passes, but neither for a nor for its clock
 
     expect master a [b] | no master | role a follower | leads a
     expect promised a 2:b | last a 3@2:b | commit a 3 | applied a 3 | entry a 3 2:b
@@ -52,6 +64,8 @@ Commands, with ``a``, ``b`` for members and ``a->b`` for the way from one to the
     expect once x+1            executed once, as every member has it
     expect ballots 3           no more than these many ballots led
     expect wins a 3            a's last ballot has this instance
+    expect snapshot a 5 | base a 3 | recovering a | whole a | lease a | without a (has no lease)
+    expect answer a ok | answer a some text      (to a's last question about the membership)
 """
 
 from __future__ import annotations
@@ -65,14 +79,15 @@ from clusterconsensus.consensus import events
 from clusterconsensus.consensus.messages import Accept, Group, Message, Prepare, Probe
 from clusterconsensus.consensus.sessions import encode_requests
 from clusterconsensus.consensus.types import Ballot
-from clusterconsensus.simulation.cores.expectations import Expectations, StoryError
+from clusterconsensus.simulation.cores.expectations import StoryError
 from clusterconsensus.simulation.cores.member import Member
+from clusterconsensus.simulation.cores.operations import Operations
 from clusterconsensus.simulation.cores.world import Packet
 
 ELECTION_KINDS = ("probe", "probereply", "prepare", "promise", "promisepull", "promisepart")
 
 
-class Story(Expectations):
+class Story(Operations):
     """One story while it is told."""
 
     def __init__(self) -> None:
@@ -113,10 +128,10 @@ class Story(Expectations):
             "resend": lambda words: self.cluster.send_calls(self.member(words[0])),
             "give": self.give_up,
             "read": self.read,
-            "add": self.add,
             "stand": lambda words: self.step(words[0], events.StartElection()),
             "disconnect": self.disconnect,
             "diverge": self.diverge,
+            **self.operations,
         }
 
     def command(self, line: str) -> list[str]:
@@ -164,16 +179,12 @@ class Story(Expectations):
         self.is_lenient = True
 
     def limits(self, words: list[str]) -> None:
-        changes = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
+        pairs = (word.partition("=") for word in words)
+        changes = {name: float(value) if "." in value else int(value) for name, _, value in pairs}
         self.cluster.limits = msgspec.structs.replace(self.cluster.limits, **changes)
 
     def wipe(self, words: list[str]) -> None:
-        member_id = words[0]
-        if self.member(member_id).is_up:
-            self.cluster.crash(self.member(member_id))
-        fresh = Member(member_id, len(self.cluster.members) + 1, self.cluster.limits)
-        self.cluster.members[fresh.name] = self.cluster.by_id[member_id] = fresh
-        self.cluster.start(fresh)
+        self.cluster.wipe(self.member(words[0]))
 
     def forge(self, words: list[str]) -> None:
         source, target = (self.member(member_id) for member_id in self.link(words[0]))
@@ -188,6 +199,10 @@ class Story(Expectations):
         self.cluster.receive(target, Packet(source.name, data, words[1]))
 
     def machine(self, words: list[str]) -> None:
+        if words[1:2] == ["of"]:  # another cluster, which has no other part in the story
+            self.cluster.add_machine(words[0]).store.cluster_id = words[2]
+            self.cluster.start(self.member(words[0]))
+            return
         for member_id in words:
             self.cluster.start(self.cluster.add_machine(member_id))
 
@@ -346,10 +361,8 @@ class Story(Expectations):
         self.cluster.give_up(member, number)
 
     def read(self, words: list[str]) -> None:
-        self.expect(self.cluster.read(self.member(words[0])) is not None, "there is one to ask")
-
-    def add(self, words: list[str]) -> None:
-        self.cluster.add(self.member(words[2]), self.member(words[0]))
+        call = self.cluster.read(self.member(words[0]), lease=words[1:] == ["lease"])
+        self.expect(call is not None, "there is one to ask")
 
     def disconnect(self, words: list[str]) -> None:
         name = self.member(words[0]).name

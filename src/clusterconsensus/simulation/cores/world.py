@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from clusterconsensus.consensus import events
 from clusterconsensus.consensus.local import Limits
 from clusterconsensus.consensus.messages import Message
-from clusterconsensus.consensus.types import Incarnation
+from clusterconsensus.consensus.types import NOBODY, Incarnation
 from clusterconsensus.simulation.cores.ghost import CoreGhost
 from clusterconsensus.simulation.cores.member import Member
 from clusterconsensus.simulation.cores.notes import UNNUMBERED, Notes
@@ -27,6 +27,8 @@ class Packet:
     kind: str
     number: int = UNNUMBERED
     """In the notes, if there are any."""
+    to: Incarnation = NOBODY
+    """Whom it is for; another disk at the same address gets nothing (I4)."""
 
 
 class World:
@@ -69,6 +71,7 @@ class World:
 
     def send(self, source: Member, target: Member, packet: Packet) -> None:
         is_cut = (source.id, target.id) in self.cuts
+        packet = replace(packet, to=target.name)
         if self.notes is not None:
             packet = self.notes.sent(source.id, target.id, packet)
             if is_cut:

@@ -13,6 +13,20 @@ MAX_COUNT = 15
 """The highest bound of anything that is counted."""
 
 
+COUNTED = (
+    "ballots",
+    "changes",
+    "crashes",
+    "hangs",
+    "losses",
+    "repeats",
+    "ticks",
+    "snapshots",
+    "damages",
+)
+"""The bounds that count happenings."""
+
+
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What may happen, and how often.
 
@@ -40,6 +54,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     ticks: int = 1
     """How often a member that leads looks at its clock: either a heartbeat is due, or no majority
     has answered for too long and it steps down."""
+    snapshots: int = 0
+    """How often a member takes a snapshot, and forgets its log up to there."""
+    damages: int = 0
+    """How often a member loses its log and starts without a vote."""
     reorder: bool = False
     """Whether messages overtake each other on one link."""
     probes: bool = False
@@ -58,7 +76,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.members <= MAX_MEMBERS:
             raise ValueError(f"members must be 1 to {MAX_MEMBERS}, not {self.members}")
-        for name in ("ballots", "changes", "crashes", "hangs", "losses", "repeats", "ticks"):
+        for name in COUNTED:
             if not 0 <= getattr(self, name) <= MAX_COUNT:
                 raise ValueError(f"{name} must be 0 to {MAX_COUNT}, not {getattr(self, name)}")
         if self.price < 0:

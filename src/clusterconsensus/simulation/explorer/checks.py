@@ -22,12 +22,23 @@ from clusterconsensus.consensus.messages import (
     Accepted,
     Message,
     Prepare,
+    Probe,
+    ProbeReply,
     Promise,
     Refusal,
 )
 from clusterconsensus.consensus.quorum import majority_size
 from clusterconsensus.consensus.replica import Replica
-from clusterconsensus.consensus.types import ZERO, Ballot, Entry, Incarnation, Role, member_id_of
+from clusterconsensus.consensus.types import (
+    ZERO,
+    Ballot,
+    Entry,
+    Incarnation,
+    Position,
+    Role,
+    member_id_of,
+)
+from clusterconsensus.simulation.explorer.disks import Batch, Disk, Written
 
 if TYPE_CHECKING:
     from clusterconsensus.simulation.explorer.moments import Moment
@@ -49,6 +60,11 @@ class Truth(msgspec.Struct, frozen=True):
     """Ballot and checksum of each chosen entry, from sequence 1 on."""
     chosen_in: tuple[tuple[Ballot, int], ...]
     """Under which ballot the commit first reached which sequence, ascending by sequence."""
+
+    def has(self, position: Position) -> bool:
+        """Whether the entry at a position is the chosen one."""
+        seq = position.seq
+        return seq == 0 or (seq <= len(self.chosen) and self.chosen[seq - 1][0] == position.ballot)
 
 
 class View:
@@ -99,9 +115,10 @@ class Start(Observation, frozen=True):
 
 
 class Leads(Observation, frozen=True):
-    """A member leads in a ballot, with a log of these ballots."""
+    """A member leads in a ballot, with a log of these ballots behind its base."""
 
     ballot: Ballot
+    base: int
     ballots: tuple[Ballot, ...]
 
     def check(self, view: View) -> None:
@@ -116,7 +133,8 @@ class Leads(Observation, frozen=True):
         if lower:
             seq = max(lower)
             chosen = view.truth.chosen[seq - 1][0]
-            if seq > len(self.ballots) or self.ballots[seq - 1] != chosen:
+            place = seq - self.base - 1
+            if place >= len(self.ballots) or (place >= 0 and self.ballots[place] != chosen):
                 text = f"{view.name} leads in {self.ballot} without {seq}@{chosen}"
                 raise BrokenRuleError("I-4", text)
 
@@ -143,10 +161,7 @@ class Commits(Observation, frozen=True):
         if not self.own:
             text = f"{view.name} commits {commit} by {ballot} without leading in it"
             raise BrokenRuleError("I-10", text)
-        holders = sum(
-            len(member.disk.entries) >= commit and member.disk.entries[commit - 1].ballot == ballot
-            for member in view.members
-        )
+        holders = sum(member.disk.holds(commit, ballot) for member in view.members)
         if holders < majority_size(len(view.members)):
             text = f"{view.name} commits {commit}, durable only at {holders} members"
             raise BrokenRuleError("I-10", text)
@@ -154,6 +169,34 @@ class Commits(Observation, frozen=True):
             truth.chosen + self.entries[known - self.before :],
             (*truth.chosen_in, (ballot, commit)),
         )
+
+
+class Begins(Observation, frozen=True):
+    """A member's log begins behind this entry from now on; ``rule`` if it is not chosen."""
+
+    rule: str
+    base: Position
+
+    def check(self, view: View) -> None:
+        if not view.truth.has(self.base):
+            text = f"{view.name} begins its log behind {self.base}, which is not chosen"
+            raise BrokenRuleError(self.rule, text)
+
+
+class Recovers(Observation, frozen=True):
+    """A member that had this log wants its vote back, and has that one (W5)."""
+
+    lost: Written
+    has: Written
+
+    def check(self, view: View) -> None:
+        for seq in range(self.has.base.seq + 1, self.lost.last_seq + 1):
+            ballot = self.lost.ballot_at(seq)
+            if ballot is None or not view.truth.has(Position(ballot, seq)):
+                continue
+            if self.has.ballot_at(seq) != ballot:
+                text = f"{view.name} has its vote again, and lost {seq}@{ballot}"
+                raise BrokenRuleError("W5", text)
 
 
 class Cuts(Observation, frozen=True):
@@ -178,11 +221,11 @@ class Writes(Observation, frozen=True):
     def check(self, view: View) -> None:
         entry = self.entry
         for place, member in enumerate(view.members):
-            if place == view.place or len(member.log) < entry.seq:
+            theirs = member.log.entry(entry.seq)
+            if place == view.place or theirs is None:
                 continue
-            theirs = member.log[entry.seq - 1]
             if theirs.ballot == entry.ballot and (
-                theirs.crc != entry.crc or _ballot_at(member.log, entry.seq - 1) != self.before
+                theirs.crc != entry.crc or member.log.ballot_at(entry.seq - 1) != self.before
             ):
                 other = member_id_of(view.names[place])
                 raise BrokenRuleError("I-3", f"{view.name} holds another {entry} than {other}")
@@ -199,16 +242,12 @@ class Claims(Observation, frozen=True):
         for master, name in zip(view.members, view.names, strict=True):
             if name != self.ballot.owner or not master.leads or master.ballot != self.ballot:
                 continue
-            if _ballot_at(master.log, self.match) != self.held:
+            if self.match < master.log.base.seq:
+                continue  # chosen, and its ballot is not known any more
+            if master.log.ballot_at(self.match) != self.held:
                 other = member_id_of(name)
                 text = f"{view.name} claims to match {other} at {self.match}"
                 raise BrokenRuleError("I-8", text)
-
-
-def _ballot_at(log: tuple[Entry, ...], seq: int) -> Ballot | None:
-    if seq == 0:
-        return ZERO
-    return log[seq - 1].ballot if seq <= len(log) else None
 
 
 def broken(rule: str, text: str) -> Observation:
@@ -234,10 +273,14 @@ def turn(replica: Replica, promised: Ballot, commit: int, role: Role) -> list[Ob
         ballot = replica.master.ballot
         if ballot.owner != local.name:
             found.append(Broken("I-2", f"leads in a foreign ballot {ballot}"))
-        ballots = tuple(log.position(seq).ballot for seq in range(1, log.last_seq + 1))
-        found.append(Leads(ballot, ballots))
+        first = log.base.seq + 1
+        ballots = tuple(log.position(seq).ballot for seq in range(first, log.last_seq + 1))
+        found.append(Leads(ballot, log.base.seq, ballots))
     if local.commit < commit:
         found.append(Broken("I-6", f"takes back its commit {commit}"))
+    if log.base.seq > commit:
+        found.append(Begins("S5", log.base))  # a snapshot was installed
+        commit = log.base.seq
     if local.commit > commit:
         entries = tuple(log.entry(seq) for seq in range(commit + 1, local.commit + 1))
         own = local.leads and entries[-1].ballot == replica.master.ballot
@@ -246,22 +289,50 @@ def turn(replica: Replica, promised: Ballot, commit: int, role: Role) -> list[Ob
     return found
 
 
-def persist(batch: Persist, log: tuple[Entry, ...], commit: int) -> list[Observation]:
+def forgets(replica: Replica, disk: Disk) -> list[Observation]:
+    """Where a member's log begins after a turn (S6), and on which snapshot it counts (D7)."""
+    local = replica.local
+    base = local.log.base
+    found: list[Observation] = []
+    if base.seq > disk.snapshot_seq:
+        found.append(Broken("S6", f"forgets {base}, which no snapshot of it covers"))
+    if local.snapshot is not None and local.snapshot.seq > disk.snapshot_seq:
+        found.append(Broken("D7", f"counts on {local.snapshot}, which is not durable"))
+    if base.seq > disk.log.base.seq:
+        found.append(Begins("S6", base))
+    return found
+
+
+def persist(batch: Persist, log: Written, commit: int, disk: Disk) -> list[Observation]:
     """What a batch does to a log; ``commit`` is that of before the turn."""
     found: list[Observation] = []
     cut = batch.truncate_from
     if cut is not None:
         if cut <= commit:
             found.append(Broken("I-7", f"cuts {cut}, committed up to {commit}"))
-        if cut <= len(log):
-            found.append(Cuts(cut, log[cut - 1].ballot))
-        log = log[: cut - 1]
+        ballot = log.ballot_at(cut)
+        if ballot is not None:
+            found.append(Cuts(cut, ballot))
+    base = batch.base
+    if base is not None:
+        if base.seq <= commit:
+            found.append(Broken("S3", f"begins anew behind {base}, committed {commit}"))
+        if base.seq > disk.snapshot_seq:
+            found.append(Broken("S4", f"begins anew behind {base} without a snapshot"))
+        for entry in log.entries[max(0, base.seq - log.base.seq) :]:
+            found.append(Cuts(entry.seq, entry.ballot))
+    after = log.with_batch(Batch.of(batch))
+    seq = after.last_seq - len(batch.entries)
+    before = after.ballot_at(seq) or ZERO
     for entry in batch.entries:
-        if entry.seq != len(log) + 1:
-            found.append(Broken("I-9", f"writes {entry} behind {len(log)}"))
+        seq += 1
+        if entry.seq != seq:
+            found.append(Broken("I-9", f"writes {entry} behind {seq - 1}"))
             break
-        found.append(Writes(entry, log[-1].ballot if log else ZERO))
-        log = (*log, entry)
+        found.append(Writes(entry, before))
+        before = entry.ballot
+    if batch.recovering is False and disk.lost is not None:
+        found.append(Recovers(disk.lost, after))
     return found
 
 
@@ -274,12 +345,21 @@ def acts_in(message: Message) -> Ballot:
     return ZERO
 
 
-def send(
-    message: Message, promised: Ballot, entries: tuple[Entry, ...], said: Ballot
-) -> list[Observation]:
+def _votes(message: Message) -> bool:
+    """Whether the sender of a message stands, or lets somebody else lead."""
+    if isinstance(message, ProbeReply | Promise):
+        return message.refusal is Refusal.NONE
+    return isinstance(message, Probe | Prepare)
+
+
+def send(message: Message, disk: Disk, said: Ballot) -> list[Observation]:
     """What is said, given what is durable and what was said before."""
+    promised, log = disk.promised, disk.log
+    if disk.lost is not None and _votes(message):
+        kind = type(message).__name__
+        return [Broken("I-19", f"sends a {kind} while it is recovering")]
     if isinstance(message, Accept):
-        if not entries or entries[-1].ballot != message.ballot:
+        if log.ballot_at(log.last_seq) != message.ballot:
             return [Broken("D6", f"sends accepts in {message.ballot}, its NOOP is not durable")]
         return []
     ballot = acts_in(message)
@@ -293,6 +373,9 @@ def send(
     if not isinstance(message, Accepted) or not message.match:
         return []
     match = message.match
-    if match > len(entries):
-        return [Broken("D3", f"claims {match}, durable are {len(entries)}")]
-    return [Claims(ballot, match, entries[match - 1].ballot)]
+    if match <= disk.snapshot_seq and match > log.last_seq:
+        return []  # all of it is in the snapshot, which is chosen
+    if match > log.last_seq:
+        return [Broken("D3", f"claims {match}, durable are {log.last_seq}")]
+    held = log.ballot_at(match)
+    return [] if held is None else [Claims(ballot, match, held)]

@@ -25,14 +25,19 @@ from typing import Any
 import msgspec
 
 from clusterconsensus.consensus.acceptor import Acceptor
+from clusterconsensus.consensus.catchup import CatchUp, Receiver, Sending
 from clusterconsensus.consensus.comparison import Comparison
+from clusterconsensus.consensus.departures import Departure, Departures
 from clusterconsensus.consensus.election import Candidacy, Election
+from clusterconsensus.consensus.handover import Handover
 from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log
 from clusterconsensus.consensus.master import Master
-from clusterconsensus.consensus.membership import CatchUpRound, Membership, Request
+from clusterconsensus.consensus.membership import Membership, Request
 from clusterconsensus.consensus.progress import Progress
+from clusterconsensus.consensus.promotion import CatchUpRound, Promotion
 from clusterconsensus.consensus.reads import Reads
+from clusterconsensus.consensus.recovery import Recovery
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import NOBODY
 
@@ -47,12 +52,35 @@ PLACES = (
     "master",
     "master.reads",
     "master.comparison",
+    "master.catch_up",
     "membership",
+    "membership.promotion",
+    "membership.handover",
+    "membership._departures",
+    "receiver",
+    "recovery",
 )
 """Where the standing parts of a replica are."""
 
-_STANDING = frozenset({Local, Log, Acceptor, Election, Master, Reads, Comparison, Membership})
-_PASSING = frozenset({Candidacy, Progress, CatchUpRound, Request})
+_STANDING = frozenset(
+    {
+        Local,
+        Log,
+        Acceptor,
+        Election,
+        Master,
+        Reads,
+        Comparison,
+        CatchUp,
+        Membership,
+        Promotion,
+        Handover,
+        Departures,
+        Receiver,
+        Recovery,
+    }
+)
+_PASSING = frozenset({Candidacy, Progress, CatchUpRound, Request, Departure, Sending})
 """Parts that come and go. They refer to no other part."""
 
 _OWN = ("_attempts_seen", "_halted")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from zlib import crc32
 
 import msgspec
 
@@ -30,15 +31,31 @@ from clusterconsensus.consensus.local import Limits, Local
 from clusterconsensus.consensus.log import Log, LogError
 from clusterconsensus.consensus.messages import Accepted, Message, Promise, PromisePart
 from clusterconsensus.consensus.replica import Replica
-from clusterconsensus.consensus.types import ZERO, Ballot, Entry, EntryKind, Incarnation
+from clusterconsensus.consensus.types import (
+    NOBODY,
+    ZERO,
+    Ballot,
+    Configuration,
+    Entry,
+    EntryKind,
+    Incarnation,
+    SnapshotId,
+)
 from clusterconsensus.simulation.explorer import checks
 from clusterconsensus.simulation.explorer.checks import Observation
+from clusterconsensus.simulation.explorer.disks import Batch, Disk, Written
 from clusterconsensus.simulation.explorer.freezing import Frozen, freeze, thaw
 from clusterconsensus.simulation.judges.invariants import rule_of
 
-LIMITS = Limits(election_timeout_seconds=0, heartbeat_seconds=1, disk_timeout_seconds=1_000_000)
+LIMITS = Limits(
+    election_timeout_seconds=0,
+    heartbeat_seconds=1,
+    disk_timeout_seconds=1_000_000,
+    keep_log_entries=0,
+)
 """E of 0: who heard a master in an earlier turn does not count as hearing it, every timer has run
-out already, and a master that looks at its clock once it has moved finds no majority in time."""
+out already, and a master that looks at its clock once it has moved finds no majority in time. So
+nobody hands over either (E11): whoever may lead stands by himself, at any moment."""
 
 WALL_START = 1_700_000_000.0
 CHANCE = 0.5
@@ -48,53 +65,13 @@ BEAT = events.EndOfTurn(WALL_START)
 """Stands for a turn with nothing in it, at the moment when a heartbeat is due."""
 
 
-class Batch(msgspec.Struct, frozen=True, gc=False):
-    """One ``Persist`` that is written and not synced, without its number."""
-
-    promised: Ballot | None
-    truncate_from: int | None
-    entries: tuple[Entry, ...]
-    commit: int
-
-
-class Disk(msgspec.Struct, frozen=True):
-    """What is durable, and what is written behind it."""
-
-    promised: Ballot
-    entries: tuple[Entry, ...]
-    commit_hint: int
-    pending: tuple[Batch, ...] = ()
-
-    def sync(self, batches: int) -> Disk:
-        """The oldest batches become durable, the others are gone."""
-        promised, entries, hint = self.promised, self.entries, self.commit_hint
-        for batch in self.pending[:batches]:
-            if batch.promised is not None:
-                promised = batch.promised
-            entries = _written(entries, batch)
-            hint = max(hint, batch.commit)
-        return Disk(promised, entries, hint)
-
-    def written(self) -> tuple[Entry, ...]:
-        """The log that the disk will hold when everything is synced."""
-        entries = self.entries
-        for batch in self.pending:
-            entries = _written(entries, batch)
-        return entries
-
-
-def _written(entries: tuple[Entry, ...], batch: Batch) -> tuple[Entry, ...]:
-    if batch.truncate_from is not None:
-        entries = entries[: batch.truncate_from - 1]
-    return entries + batch.entries
-
-
 class Moment:
     """A member between two events. ``number`` is its place among all moments."""
 
     __slots__ = (
         "ballot",
         "can_beat",
+        "can_keep",
         "can_stand",
         "disk",
         "frozen",
@@ -124,6 +101,8 @@ class Moment:
         self.stands = candidacy is not None
         self.probes = candidacy is not None and candidacy.phase is Phase.PROBING
         self.can_stand = not self.leads and not self.probes
+        self.can_keep = replica.local.applied > disk.snapshot_seq
+        """Whether it has applied something that no snapshot holds."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -141,6 +120,12 @@ class Step(msgspec.Struct, frozen=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Message).decode
+_decode_head = msgspec.msgpack.Decoder(tuple[int, Configuration]).decode
+
+
+def _head(snapshot: events.SnapshotStored) -> bytes:
+    """What a snapshot consists of here."""
+    return encode((snapshot.configuration_seq, snapshot.configuration))
 
 
 class Members:
@@ -159,7 +144,7 @@ class Members:
         self._replicas = [
             Replica(Local(name, LIMITS, Log(), founding[-1].ballot)) for name in names
         ]
-        first = Disk(founding[-1].ballot, founding, len(founding))
+        first = Disk(founding[-1].ballot, Written(entries=founding), len(founding))
         self.first: tuple[int, ...] = tuple(
             self._begin(place, first, first.promised).after for place in range(len(names))
         )
@@ -191,6 +176,26 @@ class Members:
         turn.run((events.Persisted(replica.local.tickets[-1].number),), 0.0)
         return self._end(turn)
 
+    def keep(self, number: int) -> Step:
+        """A member takes a snapshot of all that it has applied, and forgets its log up to there."""
+        moment = self.moments[number]
+        replica = thaw(moment.frozen, self._replicas[moment.place])
+        turn = _Turn(moment.place, moment, replica)
+        local = replica.local
+        head = local.log.committed_configuration(local.applied)
+        data = encode(head)
+        taken = SnapshotId(local.log.position(local.applied), len(data), crc32(data))
+        snapshot = events.SnapshotStored(taken, *head, 0.0)
+        turn.disk = msgspec.structs.replace(turn.disk, snapshot=snapshot)
+        turn.run((events.SnapshotTaken(taken, taken.seq),), 0.0)
+        turn.marks.append("snapshots")
+        return self._end(turn)
+
+    def damage(self, number: int) -> Step:
+        """A member crashes, its log turns out to be damaged, and it starts without a vote (W4)."""
+        moment = self.moments[number]
+        return self._begin(moment.place, moment.disk.sync(0).damaged(), moment.said)
+
     def restart(self, number: int, kept: int) -> Step:
         """A member crashes, loses what is unsynced but the first ``kept`` batches, and starts."""
         moment = self.moments[number]
@@ -201,24 +206,41 @@ class Members:
 
     def _begin(self, place: int, disk: Disk, said: Ballot) -> Step:
         """Start from a disk, as a participant does (W7)."""
-        commit = min(disk.commit_hint, len(disk.entries))
+        disk = disk.opened()
+        commit, base = disk.commit_hint, disk.log.base
+        newest = disk.snapshot
+        configuration = (0, Configuration())
+        if newest is not None:
+            configuration = (newest.configuration_seq, newest.configuration)
+        chosen = disk.log.entries[: commit - base.seq]
         runs: list[tuple[int, Ballot]] = []
         configurations: list[Entry] = []
-        for entry in disk.entries[:commit]:
+        for entry in chosen:
             if not runs or runs[-1][1] != entry.ballot:
                 runs.append((entry.seq, entry.ballot))
             if entry.kind == EntryKind.CONFIG:
                 configurations.append(entry)
-        log = Log(commit, runs, configurations, max((e.time for e in disk.entries), default=0.0))
+        time = max((e.time for e in disk.log.entries), default=0.0)
+        log = Log(commit, runs, configurations, time, base, configuration)
         observations = [checks.start(commit, disk.promised, said)]
         try:
-            for entry in disk.entries[commit:]:
+            for entry in disk.log.entries[commit - base.seq :]:
                 log.append(entry)
         except LogError as error:
             observations.append(checks.broken("halt", str(error)))
         log.durable_seq = log.last_seq
-        replica = Replica(Local(self.names[place], LIMITS, log, disk.promised, commit))
-        replica.start(0.0, CHANCE)
+        replica = Replica(
+            Local(
+                self.names[place],
+                LIMITS,
+                log,
+                disk.promised,
+                commit,
+                snapshot=None if newest is None else newest.snapshot,
+                recovering=disk.lost is not None,
+            )
+        )
+        replica.start(0.0, CHANCE / (1 + disk.runs))
         after = self._intern(place, replica, disk, said)
         return Step(after, (), tuple(observations))
 
@@ -256,7 +278,7 @@ class _Turn:
     def run(self, happened: Iterable[events.Event], now: float) -> None:
         """One turn with this, and more until the member has nothing to do at home."""
         inbox: deque[events.Event] = deque(happened)
-        loads: deque[events.Loaded] = deque()
+        loads: deque[events.Event] = deque()
         while True:
             todo = self._turn(inbox, now)
             inbox.clear()
@@ -280,6 +302,7 @@ class _Turn:
         wall = WALL_START + 0.5 * (self.place + 1)
         todo += replica.step(events.EndOfTurn(wall), now, CHANCE)
         self.observations += checks.turn(replica, promised, commit, role)
+        self.observations += checks.forgets(replica, self.disk)
         if local.leads and role is not local.role:
             self.marks.append(f"{local.role}s")
         if local.commit > commit:
@@ -287,13 +310,13 @@ class _Turn:
         return todo
 
     def _perform(
-        self, effect: effects.Effect, inbox: deque[events.Event], loads: deque[events.Loaded]
+        self, effect: effects.Effect, inbox: deque[events.Event], loads: deque[events.Event]
     ) -> None:
         if isinstance(effect, effects.Persist):
             self._persist(effect)
         elif isinstance(effect, effects.Send):
             message = effect.message
-            found = checks.send(message, self.disk.promised, self.disk.entries, self.said)
+            found = checks.send(message, self.disk, self.said)
             self.observations += found
             self.said = max(self.said, checks.acts_in(message))
             if isinstance(message, Accepted):
@@ -301,25 +324,51 @@ class _Turn:
                 message = msgspec.structs.replace(message, applied=0, checksum=0)
             self.sends.append((effect.to, encode(message)))
         elif isinstance(effect, effects.Load):
-            entries = self.disk.entries[effect.first - 1 : effect.last]
+            log = self.disk.log
+            here = log.entries[max(0, effect.first - log.base.seq - 1) : effect.last - log.base.seq]
+            entries = here if effect.first > log.base.seq else ()
             loads.append(events.Loaded(effect.purpose, effect.first, entries))
             self.marks.append("loads")
+        elif isinstance(effect, effects.LoadChunk):
+            newest = self.disk.snapshot
+            kept = newest is not None and newest.snapshot == effect.snapshot
+            piece = _head(newest) if kept and newest is not None else b""
+            loads.append(events.ChunkLoaded(effect.to, effect.snapshot, effect.offset, piece))
+        elif isinstance(effect, effects.StoreChunk):
+            loads.append(self._store(effect))
+        elif isinstance(effect, effects.Install):
+            inbox.append(events.Applied(effect.snapshot.seq, 0))
+            self.marks.append("snapshots installed")
+        elif isinstance(effect, effects.Compact):
+            self.disk = msgspec.structs.replace(self.disk, log=self.disk.log.compacted(effect.seq))
+            self.log = self.log.compacted(effect.seq)
+        elif isinstance(effect, effects.Recovered):
+            self.marks.append("members whole again")
         elif isinstance(effect, effects.Apply):
             inbox.append(events.Applied(effect.seq, 0))
         elif isinstance(effect, effects.Halt):
             rule, text = rule_of(f"halts: {effect.reason}")
             self.observations.append(checks.broken(rule, text))
 
+    def _store(self, effect: effects.StoreChunk) -> events.Event:
+        """A snapshot comes in one piece, which is its head."""
+        snapshot = effect.snapshot
+        stored = events.SnapshotStored(snapshot, *_decode_head(effect.chunk), 0.0)
+        if snapshot.seq > self.disk.snapshot_seq:
+            self.disk = msgspec.structs.replace(self.disk, snapshot=stored)
+        return stored
+
     def _persist(self, effect: effects.Persist) -> None:
         entries = effect.entries
-        self.observations += checks.persist(effect, self.log, self.commit_before)
+        found = checks.persist(effect, self.log, self.commit_before, self.disk)
+        self.observations += found
         if effect.truncate_from is not None:
             self.marks.append("truncations")
         if entries and self._adopts and entries[0].ballot < self.replica.local.promised:
             self.marks.append("adoptions")
-        batch = Batch(effect.promised, effect.truncate_from, entries, effect.commit)
+        batch = Batch.of(effect)
         self.disk = msgspec.structs.replace(self.disk, pending=(*self.disk.pending, batch))
-        self.log = _written(self.log, batch)
+        self.log = self.log.with_batch(batch)
 
 
 def normalise(replica: Replica) -> None:
@@ -335,6 +384,7 @@ def normalise(replica: Replica) -> None:
     if master.deadline < math.inf:
         master._heartbeat_at = LIMITS.heartbeat_seconds if master.started else 0.0
     master._round_sent_at.clear()  # forgotten rounds count as sent long ago
+    local.recent_syncs.clear()
     # Tickets: only which batches are unsynced, and whether the NOOP is among them (D6).
     base = local.tickets[0].number - 1 if local.tickets else local._next_ticket - 1
     local._next_ticket -= base
@@ -350,6 +400,25 @@ def normalise(replica: Replica) -> None:
     if candidacy is not None:
         candidacy.progress_at = 0.0
         candidacy.refusals.clear()
+    # Recovering: asked is in every turn, and only who recovers asks.
+    recovery = replica.recovery
+    recovery._ask_at = -math.inf
+    recovery._ticket = max(0, recovery._ticket - base) if local.recovering else 0
+    if not local.recovering:
+        recovery._nonce = recovery.target_seq = 0
+        recovery._ballot = ZERO
+    # Snapshots: pieces are sent again with the next heartbeat, not with every turn.
+    for sending in master.catch_up.sending.values():
+        sending.progress_at = sending.acked_at = 0.0
+        sending.send_at = LIMITS.heartbeat_seconds if sending.next > sending.acked else 0.0
+    receiver = replica.receiver
+    if receiver.snapshot is None:
+        receiver._source, receiver._ballot = NOBODY, ZERO
+    # Handing over and leases need time.
+    handover = replica.membership.handover
+    handover._ballot, handover._calm_until = ZERO, math.inf
+    master.reads._lease_off = False
+    master.reads.lease_ends = -math.inf
     # A master: who waits for what, windows that are never full, rounds that only reads ask for, and
     # the comparison of states (R9), which agreement on the log (I-1) makes needless here.
     if not local.leads:

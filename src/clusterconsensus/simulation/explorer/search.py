@@ -200,7 +200,7 @@ class _Search:
         )
 
 
-_PRICED = frozenset({"submit", "crash", "lose", "repeat", "tick", "beat"})
+_PRICED = frozenset({"submit", "crash", "lose", "repeat", "tick", "beat", "snapshot", "damage"})
 _VERBS = {
     "late": "repeated messages that came late",
     "lose": "messages lost",
@@ -208,4 +208,5 @@ _VERBS = {
     "submit": "changes submitted",
     "beat": "heartbeats",
     "tick": "masters without a majority",
+    "damage": "damaged logs",
 }

@@ -29,7 +29,7 @@ from clusterconsensus.consensus.types import (
     Standing,
     incarnation,
 )
-from clusterconsensus.simulation.explorer.bounds import Bounds
+from clusterconsensus.simulation.explorer.bounds import COUNTED, Bounds
 from clusterconsensus.simulation.explorer.checks import Observation, Truth, View
 from clusterconsensus.simulation.explorer.moments import (
     BEAT,
@@ -45,7 +45,6 @@ Move = tuple[str, int, int, bool]
 """What happens; to which member, or on which link; which message, or how much is kept; and whether
 the disk lets wait what is written."""
 
-COUNTED = ("ballots", "changes", "crashes", "hangs", "losses", "repeats", "ticks")
 _BITS = 4
 _SHIFT = {name: _BITS * place for place, name in enumerate(COUNTED)}
 _MASK = (1 << _BITS) - 1
@@ -189,6 +188,10 @@ class Space:
                 step = members.sync(number)
             case ("crash", int(kept)):
                 step = members.restart(number, kept)
+            case ("snapshot",):
+                step = members.keep(number)
+            case ("damage",):
+                step = members.damage(number)
             case ("submit", int(change)):
                 body = encode_requests([change_text(change).encode()])
                 step = members.step(number, events.SubmitLocal(change, Group(0, 1, 1, 1, body)))
@@ -272,9 +275,18 @@ class Space:
                         yield "beat", place, 0, False
             elif left["ballots"] and moment.can_stand:
                 yield "stand", place, 0, False
+            if left["snapshots"] and moment.can_keep:
+                yield "snapshot", place, 0, False
+            if left["damages"] and not self._somebody_recovers(state):
+                yield "damage", place, 0, False
             if left["crashes"]:
                 for kept in range(unsynced + 1):
                     yield "crash", place, kept, False
+
+    def _somebody_recovers(self, state: State) -> bool:
+        """More than one loss at a time is more than a cluster of three is asked to survive."""
+        moments = self.members.moments
+        return any(moments[number].disk.lost is not None for number in state[: self.count])
 
     def play(self, values: list[int], move: Move, acts: list[Act]) -> Played:
         """Make a move: change ``values`` from a state into the next one.
@@ -330,6 +342,9 @@ class Space:
             elif verb == "crash":
                 values[self._used] += _ONE["crashes"]
                 record = self._record(number, "crash", which)
+            elif verb in ("snapshot", "damage"):
+                values[self._used] += _ONE[f"{verb}s"]
+                record = self._record(number, verb)
             else:
                 values[self._used] += _ONE["ticks"]
                 record = self._record(number, TICK if verb == "tick" else BEAT)

@@ -36,7 +36,12 @@ class Counterexample(msgspec.Struct, frozen=True):
         """
         limits = {
             name: int(getattr(LIMITS, name))
-            for name in ("election_timeout_seconds", "heartbeat_seconds", "disk_timeout_seconds")
+            for name in (
+                "election_timeout_seconds",
+                "heartbeat_seconds",
+                "disk_timeout_seconds",
+                "keep_log_entries",
+            )
         }
         lines = [
             f"# {self.rule}: {self.text}",
@@ -99,6 +104,10 @@ class _Teller:
             case "crash":
                 kept = f" kept {act.message}" if act.message else ""
                 return [f"crash {member_id}{kept}", f"restart {member_id}"]
+            case "snapshot":
+                return [f"snapshot {member_id} alone"]
+            case "damage":
+                return [f"crash {member_id}", f"damage {member_id}", f"restart {member_id}"]
             case "tick":
                 return [f"timeout {member_id}"]
             case verb:

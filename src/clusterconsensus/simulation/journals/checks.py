@@ -79,9 +79,10 @@ def check_crash_states(
     Returns:
         Counts: ``states`` (disks opened), ``torn writes`` (that were found), ``interrupted
         recoveries`` (disks that a power failure during a recovery left), ``deaths`` (of processes,
-        whose unsynced writes the next one found) and ``lives``.
+        whose unsynced writes the next one found), ``salvaged`` (damaged journals that began anew)
+        and ``lives``.
     """
-    names = ("states", "torn writes", "interrupted recoveries", "deaths", "lives")
+    names = ("states", "torn writes", "interrupted recoveries", "deaths", "salvaged", "lives")
     counts = dict.fromkeys(names, 0)
     number, failure = first_life, ""
 
@@ -97,7 +98,7 @@ def check_crash_states(
             except Exception as error:
                 # Whatever it is: the journal did not do what it should.
                 failure = f"life {number}: {type(error).__name__}: {error}"
-            found = (life.states, life.torn, life.nested, life.deaths, 1)
+            found = (life.states, life.torn, life.nested, life.deaths, life.salvaged, 1)
             for name, count in zip(names, found, strict=True):
                 counts[name] += count
             number += 1

@@ -5,10 +5,14 @@ and compared with what was acknowledged so far and what was under way: everythin
 be there, of the rest whole units from its beginning, and nothing else (I-21, C-56). Of some of
 these disks the recovery is itself interrupted, at each of its operations.
 
-Two lives are told by hand and come by every way in which the journal writes. The others are drawn:
-units of random shapes, processes that die in the middle of an operation and leave unsynced writes
-to the next one, syncs that fail and forget their pages (W2), and power failures after which life
-goes on.
+A log may be compacted, or given up for a snapshot; of what is allowed to go, any part may still be
+there. A journal may be damaged and begin anew: then whatever is found is either still damaged, and
+is salvaged once more, or it is the new one.
+
+Three lives are told by hand and come by every way in which the journal writes. The others are
+drawn: units of random shapes, processes that die in the middle of an operation and leave unsynced
+writes to the next one, syncs that fail and forget their pages (W2), and power failures after which
+life goes on.
 """
 
 from __future__ import annotations
@@ -18,12 +22,15 @@ from itertools import islice
 from random import Random
 
 from clusterconsensus.consensus.effects import Persist
-from clusterconsensus.errors import StoragePoisonedError
+from clusterconsensus.consensus.types import ZERO, Position
+from clusterconsensus.errors import DamagedError, StoragePoisonedError
 from clusterconsensus.simulation.journals.model import (
     DIRECTORY,
     DISK_ID,
     SEGMENT_BYTES,
+    Deed,
     Expected,
+    Salvaged,
     ballot,
     configuration,
     entries,
@@ -32,6 +39,8 @@ from clusterconsensus.simulation.journals.power import Outcomes, crash_states, w
 from clusterconsensus.simulation.world.disk import Disk, PowerFailure
 from clusterconsensus.storage.identity import Directory, open_directory
 from clusterconsensus.storage.journal import Journal
+from clusterconsensus.storage.records import HEADER_BYTES
+from clusterconsensus.storage.segments import segment_path
 
 CLUSTER_ID = "c" * 32
 OTHER_DISK_ID = "another"
@@ -45,6 +54,9 @@ USED_EVERY = 4
 
 class DisprovedError(Exception):
     """The journal has shown something that it must not; says where, and what."""
+
+
+Possible = tuple[Expected, list[Deed]]
 
 
 class Life:
@@ -63,8 +75,10 @@ class Life:
         self.disk.before = self.before
         self.outcomes = outcomes
         self.on_state = on_state
-        self.acknowledged: list[Persist] = []
+        self.acknowledged: list[Deed] = []
         self.under_way: list[Persist] = []
+        self.compacting_to = 0
+        self.salvaging_at: Position | None = None
         self.closed_at = 0
         self.has_identity = False
         self.joined = False
@@ -74,6 +88,7 @@ class Life:
         self.torn = 0
         self.nested = 0
         self.deaths = 0
+        self.salvaged = 0
         self._directory: Directory | None = None
         self._journal: Journal | None = None
 
@@ -83,15 +98,14 @@ class Life:
         """Open the directory and the journal. What it shows counts as acknowledged from now on."""
         self._directory = open_directory(self.disk, DIRECTORY, "shop", "a", DISK_ID)
         self.has_identity = True
-        self._journal = Journal.open(
-            self.disk, DIRECTORY, disk_id=DISK_ID, segment_bytes=SEGMENT_BYTES
-        )
-        possible = self._possible()
-        shown = self._shown(self._journal, possible)
+        self._journal = self._open(self.disk, DISK_ID)
+        shown = self._shown(self._journal, self._possible())
         if shown is None:
             raise DisprovedError(f"after opening: {self._journal.recovered}")
-        self.acknowledged += self.under_way[: possible.index(shown)]
+        self.acknowledged += shown[1]
         self.under_way = []
+        self.compacting_to = 0
+        self.salvaging_at = None
 
     def join(self) -> None:
         """Belong to a cluster."""
@@ -106,6 +120,28 @@ class Life:
         self.journal.append(units)
         self.acknowledged += units
         self.under_way = []
+
+    def compact(self, seq: int) -> None:
+        """Let the log forget what is up to ``seq``."""
+        self.compacting_to = seq
+        forgotten = self.journal.compact(seq)
+        before = Expected(self.acknowledged)
+        if forgotten != before.base.seq:
+            if forgotten > seq:
+                raise DisprovedError(f"asked to forget {seq}, {forgotten} are forgotten")
+            self.acknowledged += before.compacted(forgotten)[-1:]
+        self.compacting_to = 0
+
+    def rot(self, number: int, offset: int) -> None:
+        """A byte of a segment that others follow rots while the member is down."""
+        path = segment_path(DIRECTORY, number)
+        if not self.disk.flip(path, offset, offset % 8):
+            raise DisprovedError(f"{path} has no offset {offset}")
+
+    def salvage(self, base: Position) -> None:
+        """The journal, which is damaged, begins anew; open it."""
+        self.salvaging_at = base
+        self.open()
 
     def close(self, commit: int) -> None:
         """An orderly end."""
@@ -137,25 +173,50 @@ class Life:
             self.dies_before = ""
             raise PowerFailure(where)
 
-    def _possible(self) -> list[Expected]:
+    def _possible(self) -> list[Possible]:
+        """What may be found, with what has happened since what is acknowledged."""
         expected = Expected(self.acknowledged)
-        found = [expected]
-        for unit in self.under_way:
+        if self.salvaging_at is not None:
+            deed = Salvaged(self.salvaging_at)
+            expected.take(deed)
+            return [(expected, [deed])]
+        found: list[Possible] = [(expected, [])]
+        for place, unit in enumerate(self.under_way, 1):
             expected = expected.copy()
             expected.take(unit)
-            found.append(expected)
+            found.append((expected, [*self.under_way[:place]]))
+        for forgotten in expected.compacted(self.compacting_to):
+            shorter = expected.copy()
+            shorter.take(forgotten)
+            found.append((shorter, [forgotten]))
         return found
 
-    def _shown(self, journal: Journal, possible: list[Expected]) -> Expected | None:
+    def _shown(self, journal: Journal, possible: list[Possible]) -> Possible | None:
         """Which of the possible journals this is, down to what it knows to be chosen (W7)."""
         hint = journal.recovered.commit_hint
-        for expected in possible:
+        for expected, deeds in possible:
             is_known = expected.commit <= hint <= max(expected.commit, self.closed_at)
             if is_known and expected.matches(journal):
-                return expected
+                return expected, deeds
         return None
 
-    def _check(self, found: Disk, possible: list[Expected], where: str) -> None:
+    def _open(self, disk: Disk, disk_id: str) -> Journal:
+        """Open a journal as a member would, whether it is damaged or not."""
+        try:
+            return Journal.open(disk, DIRECTORY, disk_id=disk_id, segment_bytes=SEGMENT_BYTES)
+        except DamagedError:
+            if self.salvaging_at is None:
+                raise
+        self.salvaged += 1
+        return Journal.salvage(
+            disk,
+            DIRECTORY,
+            disk_id=disk_id,
+            segment_bytes=SEGMENT_BYTES,
+            base=self.salvaging_at,
+        )
+
+    def _check(self, found: Disk, possible: list[Possible], where: str) -> None:
         where = f"state {self.states}, {where}"
         try:
             self._open_and_compare(found, possible, where)
@@ -164,7 +225,7 @@ class Life:
         except Exception as error:
             raise DisprovedError(f"{where}: {type(error).__name__}: {error}") from error
 
-    def _open_and_compare(self, found: Disk, possible: list[Expected], where: str) -> None:
+    def _open_and_compare(self, found: Disk, possible: list[Possible], where: str) -> None:
         directory = open_directory(found, DIRECTORY, "shop", "a", OTHER_DISK_ID)
         identity = directory.identity
         if identity.disk_id != DISK_ID and (self.has_identity or identity.disk_id != OTHER_DISK_ID):
@@ -175,19 +236,17 @@ class Life:
             else (identity.cluster_id and not self.joining)
         ):
             raise DisprovedError(f"{where}: the cluster of {identity}")
-        journal = Journal.open(
-            found, DIRECTORY, disk_id=identity.disk_id, segment_bytes=SEGMENT_BYTES
-        )
+        journal = self._open(found, identity.disk_id)
         recovered = journal.recovered
         self.torn += recovered.torn is not None
-        expected = self._shown(journal, possible)
-        if expected is None:
+        shown = self._shown(journal, possible)
+        if shown is None:
             raise DisprovedError(f"{where}: {recovered}")
         if self.states % USED_EVERY:
             return
         # It must be usable, and what it showed must be durable now.
-        expected = expected.copy()
-        unit = Persist(0, ballot(1000), None, entries(len(expected.entries) + 1, 1, 1000))
+        expected = shown[0].copy()
+        unit = Persist(0, ballot(1000), None, entries(expected.last_seq + 1, 1, 1000))
         journal.append([unit])
         expected.take(unit)
         after = Disk(found.snapshot_image())
@@ -197,7 +256,7 @@ class Life:
         if not expected.matches(again):
             raise DisprovedError(f"{where}, used and found again: {again.recovered}")
 
-    def _interrupt_recoveries(self, possible: list[Expected], where: str) -> None:
+    def _interrupt_recoveries(self, possible: list[Possible], where: str) -> None:
         """The same again for a crash during the recovery from a crash."""
         first = self.states % 5 * 23
         for image in islice(crash_states(self.disk, self.outcomes), first, first + 345, 115):
@@ -211,12 +270,7 @@ class Life:
 
             disk.before = before
             directory = open_directory(disk, DIRECTORY, "shop", "a", DISK_ID)
-            Journal.open(
-                disk,
-                DIRECTORY,
-                disk_id=directory.identity.disk_id,
-                segment_bytes=SEGMENT_BYTES,
-            )
+            self._open(disk, directory.identity.disk_id)
 
 
 def told(life: Life) -> None:
@@ -275,6 +329,43 @@ def told_again(life: Life) -> None:
     life.before("the end", DIRECTORY)
 
 
+def told_at_last(life: Life) -> None:
+    """Compaction, a log that is given up, damage and what comes after it."""
+    life.open()
+    life.join()
+    life.append(Persist(1, ballot(1), None, (configuration(1), *entries(2, 7, 1, 400)), 6))
+    life.append(Persist(2, ballot(2), None, entries(9, 8, 2, 400), 7))
+    # The second segment begins behind an entry that is cut off here; the log cannot begin there.
+    life.append(Persist(3, ballot(3), 8, entries(8, 9, 3, 400), 7))
+    life.append(Persist(4, None, None, entries(17, 8, 3, 400), 16))
+    life.compact(15)
+    life.compact(23)
+    life.close(23)
+    life.open()
+    # A log that is longer than what it is given up for.
+    life.append(Persist(5, ballot(4), None, (), 23, Position(ballot(3), 24)))
+    life.append(Persist(6, None, None, entries(25, 12, 4, 300), 24))
+    life.append(Persist(7, ballot(5), None, entries(28, 2, 5, 30), 24, Position(ballot(4), 27)))
+    life.compact(27)
+    life.append(Persist(8, None, None, entries(30, 20, 5, 300), 29))
+    life.close(40)
+    first = min(int(path[-12:-4]) for path in life.disk.paths() if "journal-" in path)
+    life.rot(first, HEADER_BYTES + 200)
+    life.salvage(Position(ballot(5), 41))
+    life.append(Persist(9, ballot(6), None, entries(42, 3, 5, 30), 41))
+    life.append(Persist(10, None, 43, entries(43, 12, 6, 400), 42))
+    life.compact(52)
+    life.close(52)
+    life.open()
+    life.append(Persist(11, None, None, (), 54, None, False))
+    life.journal.forget_damaged()
+    life.append(Persist(12, None, None, entries(55, 1, 6)))
+    life.close(55)
+    life.before("the end", DIRECTORY)
+    if not life.salvaged:
+        raise DisprovedError("the journal was damaged, and nobody has noticed")
+
+
 class Drawn:
     """A life that chance decides.
 
@@ -299,12 +390,32 @@ class Drawn:
             if what < 0.55:
                 life.append(*self._units())
                 life.journal.prepare_next()
-            elif what < 0.65:
+            elif what < 0.63:
                 life.close(Expected(life.acknowledged).commit)
                 life.open()
+            elif what < 0.73:
+                life.compact(Expected(life.acknowledged).commit)
+            elif what < 0.78:
+                self._rot()
             else:
                 self._die()
         life.before("the end", DIRECTORY)
+
+    def _rot(self) -> None:
+        """The member stops, and its first segment rots, if another one follows."""
+        life, chance = self.life, self.chance
+        expected = Expected(life.acknowledged)
+        life.close(expected.commit)
+        paths = [path for path in life.disk.paths() if "/journal-" in path]
+        if len(paths) > 1 and life.disk.content(paths[1]).durable[HEADER_BYTES]:
+            number = int(paths[0][-12:-4])
+            life.rot(number, HEADER_BYTES + int(chance.random() * 50))
+            base = expected.base
+            for held in expected.entries[: expected.commit - expected.base.seq]:
+                base = Position(held.ballot, held.seq)
+            life.salvage(base)
+        else:
+            life.open()
 
     def _die(self) -> None:
         """The process dies before an operation or of a failure; the next one opens what it left,
@@ -342,29 +453,39 @@ class Drawn:
         expected = Expected(self.life.acknowledged)
         units: list[Persist] = []
         for number in range(1 + int(chance.random() * 3)):
-            promised = truncate_from = None
-            if chance.random() < 0.3:
+            promised = truncate_from = base = recovering = None
+            # No entry has a ballot above the promise.
+            if chance.random() < 0.3 or expected.promised == ZERO:
                 self.instance += 1
                 promised = ballot(self.instance)
-            last_seq = len(expected.entries)
+            instance = (promised or expected.promised).instance
+            last_seq = expected.last_seq
             first = last_seq + 1
             if last_seq > expected.commit and chance.random() < 0.3:
                 first -= 1 + int(chance.random() * min(3, last_seq - expected.commit))
                 truncate_from = first
+            elif chance.random() < 0.1:
+                first = max(expected.commit, last_seq - 2, 1) + int(chance.random() * 4) + 1
+                base = Position(ballot(instance), first - 1)
+            if chance.random() < 0.1:
+                recovering = not expected.recovering
             count = int(chance.random() * 4)
             size_bytes = chance.choice((0, 10, 10, 60, 300, 300, 2500))
-            made = entries(first, count, self.instance, size_bytes)
-            unit = Persist(number, promised, truncate_from, made, max(0, last_seq - 2))
+            made = entries(first, count, instance, size_bytes)
+            hint = max(0, last_seq - 2)
+            unit = Persist(number, promised, truncate_from, made, hint, base, recovering)
             units.append(unit)
             expected.take(unit)
         return units
 
 
 def live(life: Life, number: int) -> None:
-    """Live one of the lives: 0 and 1 are told, every other is drawn, always the same."""
+    """Live one of the lives: 0 to 2 are told, every other is drawn, always the same."""
     if number == 0:
         told(life)
     elif number == 1:
         told_again(life)
+    elif number == 2:
+        told_at_last(life)
     else:
         Drawn(life, Random(number)).run()

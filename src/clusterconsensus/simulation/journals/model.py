@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.log import encode_configuration
 from clusterconsensus.consensus.types import (
+    NOWHERE,
     ZERO,
     Ballot,
     Configuration,
     Entry,
     EntryKind,
+    Position,
     Seat,
     Standing,
     incarnation,
@@ -56,34 +60,77 @@ def configuration(seq: int, instance: int = 1) -> Entry:
     )
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """The log was compacted: it begins behind ``base``."""
+
+    base: Position
+
+
+class Salvaged(msgspec.Struct, frozen=True):
+    """The journal was damaged and began anew: the log begins behind ``base``, and is empty."""
+
+    base: Position
+
+
+Deed = Persist | Forgotten | Salvaged
+"""What may happen to a journal."""
+
+
 class Expected:
     """A log and a promise.
 
     Arguments:
-        units: What has been appended since the journal was made.
+        deeds: What has been appended since the journal was made, and done to it.
     """
 
-    def __init__(self, units: Sequence[Persist] = ()) -> None:
+    def __init__(self, deeds: Sequence[Deed] = ()) -> None:
         self.promised = ZERO
+        self.base = NOWHERE
         self.entries: list[Entry] = []
         self.commit = 0
-        for unit in units:
-            self.take(unit)
+        self.recovering = False
+        for deed in deeds:
+            self.take(deed)
 
-    def take(self, unit: Persist) -> None:
-        """Append one more unit."""
-        if unit.promised is not None:
-            self.promised = unit.promised
-        if unit.truncate_from is not None:
-            del self.entries[unit.truncate_from - 1 :]
-        self.entries += unit.entries
-        self.commit = max(self.commit, min(unit.commit, len(self.entries)))
+    @property
+    def last_seq(self) -> int:
+        """The last sequence of the log."""
+        return self.base.seq + len(self.entries)
+
+    def take(self, deed: Deed) -> None:
+        """One thing more has happened."""
+        if isinstance(deed, Forgotten):
+            del self.entries[: deed.base.seq - self.base.seq]
+            self.base = deed.base
+            self.commit = max(self.commit, self.base.seq)
+            return
+        if isinstance(deed, Salvaged):
+            self.base, self.entries, self.recovering = deed.base, [], True
+            self.commit = deed.base.seq
+            return
+        if deed.promised is not None:
+            self.promised = deed.promised
+        if deed.truncate_from is not None:
+            del self.entries[deed.truncate_from - 1 - self.base.seq :]
+        if deed.base is not None:
+            self.base, self.entries = deed.base, []
+        self.entries += deed.entries
+        if deed.recovering is not None:
+            self.recovering = deed.recovering
+        self.commit = max(self.commit, self.base.seq, min(deed.commit, self.last_seq))
 
     def copy(self) -> Expected:
         """The same, apart from this."""
         found = Expected()
         found.promised, found.entries, found.commit = self.promised, [*self.entries], self.commit
+        found.base, found.recovering = self.base, self.recovering
         return found
+
+    def compacted(self, seq: int) -> list[Forgotten]:
+        """What compaction up to ``seq`` may leave, if it goes on and on: each place to begin."""
+        return [
+            Forgotten(Position(held.ballot, held.seq)) for held in self.entries if held.seq <= seq
+        ]
 
     @property
     def runs(self) -> list[tuple[int, Ballot]]:
@@ -99,7 +146,9 @@ class Expected:
         recovered = journal.recovered
         return (
             recovered.promised == self.promised
-            and recovered.last_seq == len(self.entries)
+            and recovered.base == journal.base == self.base
+            and recovered.recovering == self.recovering
+            and recovered.last_seq == self.last_seq
             and recovered.runs == self.runs
             and [kept.seq for kept in recovered.configurations]
             == [kept.seq for kept in self.entries if kept.kind == EntryKind.CONFIG]
@@ -110,6 +159,8 @@ class Expected:
 def read_all(journal: Journal, max_bytes: int = 4000) -> list[Entry]:
     """All entries of a journal, read in pieces of about ``max_bytes``."""
     found: list[Entry] = []
-    while more := journal.read(len(found) + 1, 1 << 60, max_bytes):
+    first = journal.base.seq + 1
+    while more := journal.read(first, 1 << 60, max_bytes):
         found += more
+        first = more[-1].seq + 1
     return found

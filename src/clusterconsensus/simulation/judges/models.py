@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from clusterconsensus.state import Context
+from clusterconsensus.state import Context, Readable
 
 Call = Any
 """A sequence with a name in front: a tuple at the client, a list once it has travelled."""
@@ -135,8 +135,8 @@ class MapState:
     def snapshot(self) -> bytes:
         return _encode(sorted(self.values.items(), key=lambda item: item[0]))
 
-    def install(self, snapshot: bytes) -> None:
-        self.values = dict(_decode(snapshot))
+    def install(self, snapshot: Readable) -> None:
+        self.values = dict(_decode(snapshot.read()))
 
     def _set(self, key: str, value: Any) -> None:
         if value is None:
@@ -190,8 +190,8 @@ class CounterState:
     def snapshot(self) -> bytes:
         return _encode(self.total)
 
-    def install(self, snapshot: bytes) -> None:
-        self.total = _decode(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.total = _decode(snapshot.read())
 
 
 class BankModel:
@@ -257,8 +257,8 @@ class BankState:
     def snapshot(self) -> bytes:
         return _encode(self.balances)
 
-    def install(self, snapshot: bytes) -> None:
-        self.balances = _decode(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.balances = _decode(snapshot.read())
 
 
 class QueueModel:
@@ -301,5 +301,5 @@ class QueueState:
     def snapshot(self) -> bytes:
         return _encode(list(self.items))
 
-    def install(self, snapshot: bytes) -> None:
-        self.items = deque(_decode(snapshot))
+    def install(self, snapshot: Readable) -> None:
+        self.items = deque(_decode(snapshot.read()))

@@ -7,14 +7,21 @@ with the same results (I-13).
 
 For this each member's state and codec are wrapped in a ``Witness``. The codec puts the number of
 the client's operation in front of each encoded change and takes it off again, so that any change of
-any user can be recognised wherever it turns up.
+any user can be recognised wherever it turns up. A snapshot begins with the number of changes that
+are in it, so it is known of every copy, wherever it came from, what it claims to hold; and a fresh
+state machine of the ghost's own, to which the chosen changes are applied one after another, tells
+what it should hold (I-14).
 """
 
 from __future__ import annotations
 
+import contextlib
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any, NoReturn
+from zlib import crc32
 
 from clusterconsensus.consensus.sessions import (
     CloseSessions,
@@ -23,14 +30,29 @@ from clusterconsensus.consensus.sessions import (
     decode_requests,
     decode_session_order,
 )
-from clusterconsensus.consensus.types import Ballot, Entry, EntryKind, Incarnation
+from clusterconsensus.consensus.types import (
+    Ballot,
+    Configuration,
+    Entry,
+    EntryKind,
+    Incarnation,
+    member_id_of,
+)
 from clusterconsensus.runtime.status import EventHandler
-from clusterconsensus.simulation.judges.invariants import BrokenError, Ghost, Observed
-from clusterconsensus.state import Codec, Context, State
+from clusterconsensus.simulation.judges.invariants import (
+    BrokenError,
+    Ghost,
+    Observed,
+    decode_configuration,
+)
+from clusterconsensus.state import Codec, Context, Readable, State, whole
 
 HEAD_BYTES = 6
 """What the witness puts in front of a change: the operation's number and the change's place in
 it."""
+
+APPLIED_BYTES = 8
+"""What it puts in front of a snapshot: the number of changes in it."""
 
 
 def operation_of(data: bytes) -> int:
@@ -60,6 +82,9 @@ class ClusterGhost(Ghost):
         self.refused: set[int] = set()
         """Operations of which a client was told that they are not applied and never will be."""
         self.sometimes: Counter[str] = Counter()
+        self.replay: Replay | None = None
+        """What the state should be after each change; None judges no snapshots."""
+        self._contexts: list[tuple[float, int]] = []
         self._sessions = SessionTable()
         self._done: dict[tuple[int, int], Ballot] = {}
 
@@ -70,8 +95,15 @@ class ClusterGhost(Ghost):
 
     # -- what the chosen log says
 
+    @property
+    def configuration(self) -> Configuration:
+        """The latest chosen configuration; an empty one before there is any."""
+        return self.configurations[-1][1] if self.configurations else Configuration()
+
     def on_chosen(self, entry: Entry) -> None:
-        if entry.kind == EntryKind.SESSION:
+        if entry.kind == EntryKind.CONFIG:
+            self._on_chosen_configuration(entry)
+        elif entry.kind == EntryKind.SESSION:
             order = decode_session_order(entry.payload)
             if isinstance(order, CloseSessions):
                 self._sessions.close(order)
@@ -80,6 +112,16 @@ class ClusterGhost(Ghost):
                 self._sessions.open(entry.seq, order, entry.time)
         elif entry.kind == EntryKind.CHANGES:
             self._on_changes(entry)
+
+    def _on_chosen_configuration(self, entry: Entry) -> None:
+        before, after = self.configuration, decode_configuration(entry.payload)
+        for name in after.removed:
+            if name in before.removed:
+                continue
+            if after.seat_of_id(member_id_of(name)) is None:
+                self.sometimes["member removed"] += 1
+            else:
+                self.sometimes["replaced"] += 1
 
     def _on_changes(self, entry: Entry) -> None:
         index = 0
@@ -100,6 +142,7 @@ class ClusterGhost(Ghost):
                     self._done[group.session, number] = entry.ballot
                     for data in [request] if isinstance(request, bytes) else request:
                         self._on_change(entry.seq, index, data)
+                        self._contexts.append((entry.time, group.session))
                         index += 1
 
     def _on_change(self, seq: int, index: int, data: bytes) -> None:
@@ -111,6 +154,40 @@ class ClusterGhost(Ghost):
         self.places.setdefault(operation, len(self.order))
         self.order.append((seq, index, data))
         self.results.append(None)
+
+    # -- snapshots
+
+    def count_up_to(self, seq: int) -> int:
+        """How many changes take effect up to a sequence."""
+        return bisect_left(self.order, (seq + 1,))
+
+    def change(self, place: int) -> tuple[bytes, Context]:
+        """The change that takes effect as the ``place``-th, encoded, and what it is told."""
+        seq, index, data = self.order[place]
+        time, session = self._contexts[place]
+        return data, Context(seq, index, time, session)
+
+    def on_label(self, member: str, seq: int, applied: int) -> None:
+        """A snapshot says that it holds everything up to a sequence, and holds so many changes
+        (I-14)."""
+        expected = self.count_up_to(seq)
+        if applied != expected:
+            self.fail(
+                "I-14",
+                f"a snapshot of {member} holds {applied} changes; up to {seq} it should be "
+                f"{expected}",
+            )
+
+    def on_content(self, member: str, applied: int, content: bytes) -> None:
+        """What a copy of the state holds after so many changes (I-14)."""
+        if applied > len(self.order):
+            self.fail("I-14", f"{member} holds {applied} changes, {len(self.order)} are chosen")
+        if self.replay is not None and not self.replay.is_right(self, applied, content):
+            self.fail(
+                "I-14",
+                f"the copy of {member} after {applied} changes is not what these changes make of a "
+                "fresh state",
+            )
 
     # -- what members and clients say
 
@@ -156,6 +233,44 @@ class ClusterGhost(Ghost):
         if operation in self.places:
             seq = self.order[self.places[operation]][0]
             self.fail("X4", f"operation {operation} was applied at {seq}, and called not applied")
+
+
+class Replay:
+    """A state machine of the ghost's own: what the chosen changes make of it.
+
+    Arguments:
+        make_state: Makes a fresh state.
+        codec: Decodes changes.
+    """
+
+    def __init__(self, make_state: Callable[[], State], codec: Codec) -> None:
+        self._make_state = make_state
+        self._codec = codec
+        self._state = make_state()
+        self._place = 0
+        self._known: dict[int, tuple[int, int]] = {}
+
+    def is_right(self, ghost: ClusterGhost, applied: int, content: bytes) -> bool:
+        """Whether this is the state's snapshot after so many changes."""
+        known = self._known.get(applied)
+        if known is None:
+            known = self._known[applied] = _digest(self._content(ghost, applied))
+        return known == _digest(content)
+
+    def _content(self, ghost: ClusterGhost, applied: int) -> bytes:
+        if applied < self._place:
+            self._state = self._make_state()
+            self._place = 0
+        while self._place < applied:
+            data, context = ghost.change(self._place)
+            self._place += 1
+            with contextlib.suppress(Exception):  # an answer like any other
+                self._state.apply(self._codec.decode_change(data[HEAD_BYTES:]), context)
+        return whole(self._state.snapshot())
+
+
+def _digest(content: bytes) -> tuple[int, int]:
+    return len(content), crc32(content)
 
 
 class Witness:
@@ -236,11 +351,18 @@ class Witness:
         self._place = place
         return result
 
-    def snapshot(self) -> bytes:
-        return self.state.snapshot()
+    def snapshot(self) -> bytes | Iterable[bytes]:
+        """The number of changes in it, and then the state's own."""
+        head = self.applied.to_bytes(APPLIED_BYTES, "big")
+        snapshot = self.state.snapshot()
+        return head + snapshot if isinstance(snapshot, bytes) else chain((head,), snapshot)
 
-    def install(self, snapshot: bytes) -> None:
+    def install(self, snapshot: Readable) -> None:
+        applied = int.from_bytes(snapshot.read(APPLIED_BYTES), "big")
         self.state.install(snapshot)
+        self.applied = applied
+        self._place = -1
+        self._ghost.on_content(self._member, applied, whole(self.state.snapshot()))
 
 
 class Listener(EventHandler):

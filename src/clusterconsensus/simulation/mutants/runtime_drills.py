@@ -36,7 +36,7 @@ from clusterconsensus.settings import Settings
 from clusterconsensus.simulation.journals.model import DIRECTORY, SEGMENT_BYTES, ballot
 from clusterconsensus.simulation.mutants.drills import DrillError, expect
 from clusterconsensus.simulation.world.disk import Disk
-from clusterconsensus.state import Context
+from clusterconsensus.state import Context, Readable
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal
 
@@ -66,8 +66,8 @@ class Counter:
     def snapshot(self) -> bytes:
         return b""
 
-    def install(self, snapshot: bytes) -> None:
-        self.count = len(snapshot)
+    def install(self, snapshot: Readable) -> None:
+        self.count = len(snapshot.read())
 
 
 class Deaf:

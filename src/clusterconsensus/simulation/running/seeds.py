@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from clusterconsensus.consensus.types import Role
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.clients import Clients, Habits
 from clusterconsensus.simulation.cluster import Cluster, LivenessError
@@ -161,12 +162,15 @@ class Trial:
             burst=plan.burst,
         )
         self.clients = Clients(cluster, workload, habits, world.chance("clients"))
+        self.clients.clocks_stand = "freeze" in plan.faults
         self.healed_seconds: float | None = None
         self.ballots: int | None = None
 
     async def main(self) -> None:
         cluster, plan = self.cluster, self.plan
         await cluster.found("abcdefghi"[: plan.members])
+        for machine_id in "abcdefghi"[plan.members : plan.machines]:
+            cluster.add_machine(machine_id).start()
         self.clients.start(plan.clients)
         cluster.did("trouble begins")
         self.injector.start()
@@ -275,8 +279,24 @@ class Trial:
             participant = life.machine.participant
             if participant is not None and participant.status().pending_changes:
                 return f"{life} still waits for {participant.status().pending_changes} changes"
-            if not seat.is_voter:
+            if local.recovering:
+                return f"{life} has no vote yet"
+            if seat.promoting:
                 return f"{life} is no voter yet"
+        return self._unaware()
+
+    def _unaware(self) -> str:
+        """Who was removed and does not know it, though it could have asked (M8)."""
+        cluster = self.cluster
+        for name in cluster.ghost.removed:
+            life = cluster.lives.get(name)
+            if life is None or life.machine.life is not life or not life.is_up:
+                continue
+            # Who never stands for election asks nobody: it learns it only while it is still told.
+            seat = life.local.log.configuration.seat(name)
+            stands = seat is not None and seat.is_voter and seat.priority > 0
+            if stands and not life.local.recovering and life.local.role is not Role.REMOVED:
+                return f"{life} was removed and does not know it"
         return ""
 
 

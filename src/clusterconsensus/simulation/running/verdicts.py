@@ -7,6 +7,7 @@ the state against each other.
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 from clusterconsensus.simulation.clients import Clients
@@ -15,7 +16,9 @@ from clusterconsensus.simulation.judges.history import NEVER, History, Operation
 from clusterconsensus.simulation.judges.invariants import BrokenError
 from clusterconsensus.simulation.judges.linearizability import check
 from clusterconsensus.simulation.judges.models import Model
-from clusterconsensus.simulation.machine import Life
+from clusterconsensus.simulation.judges.snapshots import read_whole
+from clusterconsensus.simulation.lives import Life
+from clusterconsensus.state import whole
 
 MAX_CHECK_STEPS = 200_000
 """Steps of the search for an order, for each key; a history that takes more is held against the
@@ -49,6 +52,7 @@ class Verdicts:
             self._check_durable()
         self._check_told()
         self._check_states()
+        self._check_snapshots()
         self._check_history()
 
     def _check_durable(self) -> None:
@@ -86,7 +90,8 @@ class Verdicts:
             witness = machine.witness
             if witness is None or machine.is_lost:
                 continue
-            snapshot = bytes(witness.snapshot())
+            snapshot = whole(witness.state.snapshot())
+            cluster.ghost.on_content(machine.id, witness.applied, snapshot)
             other, known = by_applied.setdefault(witness.applied, (machine.id, snapshot))
             if known != snapshot:
                 raise BrokenError(
@@ -96,13 +101,25 @@ class Verdicts:
                 )
         for applied, (machine_id, snapshot) in by_applied.items():
             fresh = cluster.make_state()
-            fresh.install(snapshot)
-            if bytes(fresh.snapshot()) != snapshot:
+            fresh.install(io.BytesIO(snapshot))
+            if whole(fresh.snapshot()) != snapshot:
                 raise BrokenError(
                     "I-14",
                     f"the snapshot that {machine_id} took after {applied} changes is another one "
                     "once it is installed",
                 )
+
+    def _check_snapshots(self) -> None:
+        """What is on disk for the next start, or for others, is what it says (I-14)."""
+        ghost = self.cluster.ghost
+        for machine in self.cluster.machines.values():
+            if machine.life is None:
+                continue
+            for path in machine.snapshots.paths():
+                found = read_whole(path, machine.disk.durable_names[path])
+                if found is not None:
+                    ghost.on_label(machine.id, found.seq, found.applied)
+                    ghost.on_content(machine.id, found.applied, found.state)
 
     def _check_history(self) -> None:
         operations = self.clients.history.operations

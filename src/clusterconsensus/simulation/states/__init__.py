@@ -18,8 +18,9 @@ What is checked:
 - ``sentinels``: no method asks a clock, a random source, the environment, files or the network;
 - ``determinism``: fresh processes under different hash seeds, start times and time zones answer
   alike, and so does a second instance in one process;
-- ``snapshot`` and ``install``: a snapshot is bytes and changes nothing; installed into an empty or
-  into a used state it restores exactly what it was taken from;
+- ``snapshot`` and ``install``: a snapshot is bytes, or pieces that do not depend on what is applied
+  while they are made, and changes nothing; installed into an empty or into a used state it restores
+  exactly what it was taken from;
 - ``results``: they travel; none is a live part of the state;
 - ``raising``: what raises has changed nothing before.
 

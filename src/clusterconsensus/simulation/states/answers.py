@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from clusterconsensus.simulation.states.running import (
     perform,
 )
 from clusterconsensus.simulation.states.sentinels import ADVICE, Watch, place
-from clusterconsensus.state import State
+from clusterconsensus.state import State, whole
 
 MAX_SENTINEL_FINDINGS = 20
 MAX_RAISING_STEPS = 20
@@ -165,10 +166,10 @@ def check_raising(trial: Trial, answers: list[Answer]) -> list[Finding]:
     state, done = trial.fresh(), 0
     for number in raising[:MAX_RAISING_STEPS]:
         trial.run(state, trial.steps[done:number])
-        before = state.snapshot()
+        before = whole(state.snapshot())
         answer = perform(state, trial.loaded.codec, trial.steps[number])
         done = number + 1
-        if state.snapshot() != before:
+        if whole(state.snapshot()) != before:
             return [
                 Finding(
                     "raising",
@@ -211,7 +212,13 @@ def check_sentinels(trial: Trial, watch: Watch) -> list[Finding]:
         perform(_Listened(state, watch), codec, step)
         first_seen += [step] * (len(watch.calls) - len(first_seen))
     with contextlib.suppress(Exception):  # the checks of snapshot and install tell of it
-        watch.run(state.install, watch.run(state.snapshot))
+
+        def snapshot() -> bytes:
+            return whole(
+                state.snapshot()
+            )  # what is lazy asks the world only when it is gone through
+
+        watch.run(state.install, io.BytesIO(watch.run(snapshot)))
     found: list[Finding] = []
     for number, call in enumerate(watch.calls[:MAX_SENTINEL_FINDINGS]):
         step_text = trial.describe(first_seen[number]) if number < len(first_seen) else ""

@@ -18,6 +18,7 @@ from clusterconsensus.simulation.states.findings import shown
 from clusterconsensus.simulation.states.loading import load_state, load_workload
 from clusterconsensus.simulation.states.messages import Task, Told, digest, digest_all
 from clusterconsensus.simulation.states.running import draw, perform, place_in_log
+from clusterconsensus.state import whole
 
 MAX_SNAPSHOT_BYTES = 16 * 1024 * 1024
 """A larger last snapshot is told by its digest only."""
@@ -55,7 +56,7 @@ def main() -> None:
         if number % every == 0 or number == len(steps):
             snapshot: object = None
             with contextlib.suppress(Exception):  # check_snapshot tells of it
-                snapshot = state.snapshot()
+                snapshot = whole(state.snapshot())
             if isinstance(snapshot, bytes):
                 fits = number == len(steps) and len(snapshot) <= MAX_SNAPSHOT_BYTES
                 data = snapshot if fits else b""

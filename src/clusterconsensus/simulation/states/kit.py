@@ -23,7 +23,7 @@ from clusterconsensus.simulation.states.loading import (
 from clusterconsensus.simulation.states.processes import compare_processes
 from clusterconsensus.simulation.states.running import FoundError, draw, place_in_log
 from clusterconsensus.simulation.states.sentinels import Watch
-from clusterconsensus.simulation.states.snapshots import check_install, check_snapshot
+from clusterconsensus.simulation.states.snapshots import check_install, check_pieces, check_snapshot
 from clusterconsensus.state import State
 
 MAX_FOREIGN_CHANGES = 100
@@ -156,11 +156,15 @@ class _Examination:
                 return
             self.add(check_raising(trial, answers))
             self.add(check_install(trial, answers))
+            late = check_pieces(trial, answers)
         except FoundError as error:
             self.add([error.finding])
             self.not_checked.append(f"what needs {error.finding.rule}: mend it first")
             return
         self.checked.append("snapshot, install (into empty and used states), raising")
+        if late is not None:
+            self.add(late)
+            self.checked.append("pieces of snapshots, made in another thread while apply goes on")
 
     def _compare_processes(
         self,

@@ -9,6 +9,7 @@ differs in everything else, which tells the two kinds of causes apart.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -169,8 +170,8 @@ def _lead_apart(trial: Trial, one: bytes, other: bytes) -> str:
         return ""
     states = trial.fresh(), trial.fresh()
     try:
-        states[0].install(one)
-        states[1].install(other)
+        states[0].install(io.BytesIO(one))
+        states[1].install(io.BytesIO(other))
     except Exception:
         return ""  # check_install tells of it
     left, right = (trial.run(state, trial.foreign) for state in states)

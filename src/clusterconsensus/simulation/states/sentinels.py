@@ -24,14 +24,14 @@ import os
 import random
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from clusterconsensus.state import Context, State
+from clusterconsensus.state import Context, Readable, State
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -180,10 +180,21 @@ class _Watched:
     def apply(self, change: Any, context: Context) -> Any:
         return self._listen(self._state.apply, change, context)
 
-    def snapshot(self) -> bytes:
-        return self._listen(self._state.snapshot)
+    def snapshot(self) -> bytes | Iterable[bytes]:
+        taken = self._listen(self._state.snapshot)
+        return taken if isinstance(taken, bytes) else self._pieces(taken)
 
-    def install(self, snapshot: bytes) -> None:
+    def _pieces(self, taken: Iterable[bytes]) -> Iterator[bytes]:
+        """Listen while each piece is made, as late as it is wanted."""
+        pieces = iter(taken)
+
+        def snapshot() -> bytes | None:
+            return next(pieces, None)
+
+        while (piece := self._listen(snapshot)) is not None:
+            yield piece
+
+    def install(self, snapshot: Readable) -> None:
         self._listen(self._state.install, snapshot)
 
     def __getattr__(self, name: str) -> Any:

@@ -192,6 +192,56 @@ RULES = {
         "Two groups of members can both believe to be the majority. " + _SPLIT,
         "Where a configuration is appended, in the module membership. See I-11.",
     ),
+    "D7": Explanation(
+        "A snapshot is whole and on disk, under its name, before anybody counts on it.",
+        "The log is forgotten, and what should stand in for it is not there after a crash. "
+        + _LOST,
+        "Where a snapshot is written and given its name, in the module storage/snapshots.",
+    ),
+    "E11": Explanation(
+        "A mastership that is called handed over was: the other one has led.",
+        "An operator takes a machine away that still leads. No data is lost by that.",
+        "How a handover ends, in the modules handover and membership.",
+    ),
+    "L4": Explanation(
+        "A local read with a bound on its age sees everything that was acknowledged before.",
+        "A client that accepts values a second old gets one that is older.",
+        "When a member takes itself for current (runtime/questions), and by what clock.",
+    ),
+    "M6": Explanation(
+        "A change of the membership that is called achieved is so, in a configuration that is "
+        "committed.",
+        "An operator goes on with the next step while the first one may still be lost.",
+        "What answers a request, in the module membership: the configuration must be committed.",
+    ),
+    "M8": Explanation(
+        "A member believes that it was removed only if it was.",
+        "A member that belongs takes itself out: one vote fewer, until somebody looks.",
+        "Who says so: a committed configuration, or a member that has one (modules local and "
+        "acceptor).",
+    ),
+    "S4": Explanation(
+        "A log gives way to a snapshot only when that is durable.",
+        "After a crash neither the log nor the snapshot is there. " + _LOST,
+        "What happens when the last piece is there, in the module catchup, and at a start "
+        "(runtime/restoring).",
+    ),
+    "S6": Explanation(
+        "What is forgotten of the log is in a snapshot that is durable and whole.",
+        "After a crash a part of the history is nowhere. " + _LOST,
+        "How far the log is compacted, in the module catchup.",
+    ),
+    "W3": Explanation(
+        "Damage is told from what a crash tears: a disk that nobody damaged is opened as it is.",
+        "A member loses its vote, or stays down, though nothing is wrong with it.",
+        "What recovery takes for damage, in the modules storage/recovery and runtime/restoring.",
+    ),
+    "W5": Explanation(
+        "A member that lost what it had acknowledged votes again only when it has all of it.",
+        "It votes as if it had never acknowledged what is gone. " + _LOST,
+        "Up to where it must be whole: what its master says, of which ballot, to which question "
+        "(module recovery).",
+    ),
     "X4": Explanation(
         "A caller that is told “not applied” can rely on it: the write has not happened "
         "and never will. What is not known is called unknown.",

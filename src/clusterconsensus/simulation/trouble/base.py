@@ -10,6 +10,7 @@ from typing import Any
 from clusterconsensus.errors import ConsensusError
 from clusterconsensus.simulation.cluster import Cluster
 from clusterconsensus.simulation.machine import GoneError, Machine
+from clusterconsensus.simulation.operators import Operators
 from clusterconsensus.simulation.telling.recording import SpanKind
 from clusterconsensus.simulation.trouble.plan import Plan
 
@@ -27,14 +28,15 @@ class Trouble:
         self.plan = plan
         self.healed = False
         """Whether all trouble is over: nothing may be begun or ended any more."""
-        self.wiped = False
-        """Whether some machine got an empty disk."""
+        self.operators = Operators(cluster, plan.patience_seconds * 2)
         self.spare = [f"s{number}" for number in range(1, plan.spare + 1)]
         """Machines that are not there yet."""
         self.armed: list[Callable[[Machine], None]] = []
         """What strikes whoever writes the next configuration."""
         self.armed_accepts: list[Callable[[Machine], None]] = []
         """What strikes whoever sends the next entries."""
+        self.armed_installs: list[Callable[[Machine], None]] = []
+        """What strikes whoever installs the next snapshot."""
 
     def later(self, seconds: float, what: Callable[..., object], *args: object) -> None:
         """Do something after a while, unless all is healed by then."""
@@ -56,6 +58,11 @@ class Trouble:
     def any_running(self, chance: Random) -> Machine | None:
         """One of the machines that run."""
         return self.any_machine(chance, [m for m in self.cluster.machines.values() if m.runs])
+
+    @property
+    def wiped(self) -> bool:
+        """Whether some machine got an empty disk."""
+        return self.operators.wiped
 
     def restart_later(self, chance: Random, machine: Machine) -> None:
         """Start a machine again, soon or late."""
@@ -112,8 +119,7 @@ class Trouble:
 
     def go_on(self, machine: Machine) -> None:
         """End a pause or a freeze."""
-        if machine.loop is not None and machine.loop.is_held:
-            machine.loop.resume()
+        machine.clock.resume()
         recorder = self.cluster.recorder
         if recorder is not None:
             recorder.span_ends(self.cluster.world.now, machine.id, "paused")

@@ -2,8 +2,8 @@
 
 Each action draws from a source of chance of its own, so it does the same whether or not others were
 left out. Most faults end by themselves after a while; ``heal`` ends all. Members that were lost for
-good stay lost, and the injector takes care that a majority of disks is never lost, unless the plan
-says so. The faults themselves are in ``trouble``.
+good stay lost, and the injector takes care that a majority of disks is never lost nor in doubt at
+once, unless the plan says so. The faults themselves are in ``trouble``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Injector(Processes, Disks, Links, Moments):
         }
         cluster.on_configuration = self._on_configuration
         cluster.on_accepts = self._on_accepts
+        cluster.on_install = self._on_install
         cluster.restart_seconds = self._restart_seconds
 
     def _restart_seconds(self) -> float:
@@ -68,6 +69,8 @@ class Injector(Processes, Disks, Links, Moments):
         cluster.network.heal()
         self.armed.clear()
         self.armed_accepts.clear()
+        self.armed_installs.clear()
+        self.operators.stopped = True
         for machine in cluster.machines.values():
             self._mend(machine)
             self.go_on(machine)
@@ -80,9 +83,7 @@ class Injector(Processes, Disks, Links, Moments):
         machine.disk.spare()
         machine.disk.capacity_bytes = 1 << 40
         machine.disk.lie = False
-        machine.clock_rate = 1.0
-        if machine.loop is not None:
-            machine.loop.set_rate(1.0)
+        machine.set_clock(rate=1.0)
         machine.unhang()
         machine.hurry()
         machine.work_slowly(0.0)

@@ -23,6 +23,10 @@ class Moments(Others):
         if self.armed_accepts:
             self.armed_accepts.pop()(machine)
 
+    def _on_install(self, machine: Machine) -> None:
+        if self.armed_installs and not self.healed:
+            self.armed_installs.pop()(machine)
+
     def configuration_then_cut(self, chance: Random) -> str:
         """The configuration is in one log only, or in two; and whoever goes on must find it."""
         seconds = (2 + 2 * chance.random()) * self.plan.settings.election_timeout_seconds

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
+from clusterconsensus.consensus.messages import Action
 from clusterconsensus.simulation.judges.invariants import BrokenError
 from clusterconsensus.simulation.trouble.base import Trouble, ignore
 
 
 class Others(Trouble):
     """Faults of applications, of clocks and of the membership; and what no cluster survives."""
+
+    _jumped_at = -math.inf
 
     def slow_apply(self, chance: Random) -> str:
         machine = self.any_machine(chance)
@@ -53,13 +58,81 @@ class Others(Trouble):
     def drift(self, chance: Random) -> str:
         said = []
         for machine in self.cluster.machines.values():
-            machine.clock_rate = 1.0 + chance.choice((-0.3, -0.05, 0.0, 0.05, 0.3))
-            if machine.loop is not None:
-                machine.loop.set_rate(machine.clock_rate)
-            said.append(f"{machine} {machine.clock_rate:g}")
+            machine.set_clock(rate=1.0 + chance.choice((-0.3, -0.05, 0.0, 0.05, 0.3)))
+            said.append(f"{machine} {machine.clock.rate:g}")
         return f"clocks run at {', '.join(said)}"
 
+    def lease_clock(self, chance: Random) -> str:
+        """Never by more than the members were told to expect (``max_clock_drift``): what is allowed
+        is shared by drift and jumps, since a lease of E may see both."""
+        settings = self.plan.settings
+        if "drift" not in self.plan.faults and chance.random() < 0.5:
+            said = []
+            for machine in self.cluster.machines.values():
+                machine.set_clock(rate=1.0 + chance.choice((-0.02, 0.0, 0.02)))
+                said.append(f"{machine} {machine.clock.rate:g}")
+            return f"clocks run at {', '.join(said)}"
+        struck = self.any_machine(chance)
+        if struck is None:
+            return ""
+        now, timeout = self.cluster.world.now, settings.election_timeout_seconds
+        if now < self._jumped_at + 3 * timeout:
+            return ""  # two jumps in one lease would be more than the members were told of
+        self._jumped_at = now
+        jump = chance.choice((-1, 1)) * timeout * (0.02 if "drift" in self.plan.faults else 0.04)
+        struck.set_clock(jump=jump)
+        return f"the clock of {struck} jumps by {jump:g} s"
+
     # -- members
+
+    def membership(self, chance: Random) -> str:
+        """The spare machines are there from the beginning (``Plan.machines``)."""
+        task = self.cluster.world.outside.create_task(self.operators.run(chance))
+        task.add_done_callback(ended_well)
+        return "the membership changes all the time"
+
+    def remove_member(self, chance: Random) -> str:
+        cluster, operators = self.cluster, self.operators
+        voters = operators.seated()
+        if cluster.masters and chance.random() < 0.3:
+            voters = [machine for machine in cluster.masters if machine in voters]
+        target, via = self.any_machine(chance, voters), operators.somebody(chance)
+        if target is None or via is None:
+            return ""
+        if chance.random() < 0.3:
+            self.cut_off(target, self.a_while(chance))
+        self._operate(operators.ask(via, Action.REMOVE, target))
+        return f"{target} is to be removed by {via}"
+
+    def _operate(self, what: Coroutine[Any, Any, object]) -> None:
+        self.cluster.world.outside.create_task(what).add_done_callback(ended_well)
+
+    def replace_wiped(self, chance: Random) -> str:
+        cluster, operators = self.cluster, self.operators
+        via = operators.somebody(chance)
+        target = self.any_machine(chance, operators.absent())
+        if via is None:
+            return ""
+        if target is None:
+            target = self.any_machine(chance, operators.seated())
+            if target is None or target.life is None or cluster.has_stranger:
+                return ""
+            if not target.in_doubt and not cluster.may_lose_another():
+                return ""
+            operators.wiped = True
+            target.crash()
+            target.wipe()
+        self._operate(operators.replace(via, target))
+        return f"{target} gets an empty disk, and is to be replaced by {via}"
+
+    def transfer(self, chance: Random) -> str:
+        operators = self.operators
+        via = operators.somebody(chance)
+        target = self.any_machine(chance, operators.seated())
+        if via is None or target is None:
+            return ""
+        self._operate(operators.ask(via, Action.TRANSFER, target))
+        return f"{via} is asked that {target} leads"
 
     def members(self, chance: Random) -> str:
         """Mostly sensible: somebody new, by somebody who belongs. Sometimes not."""
@@ -122,6 +195,12 @@ class Others(Trouble):
 
         self.later(seconds, lose)
         return f"a majority will be lost after {seconds:.2f} s"
+
+
+def ended_well(task: asyncio.Task[Any]) -> None:
+    """An operator's work is done; what it found is the end of the simulation."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
 
 
 def must_be_refused(future: asyncio.Future[Any]) -> None:

@@ -55,6 +55,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("rot", "something at rest is damaged: a bit, a block, a misdirected block", 40, 0.25),
     Fault("rot-last", "the very last write is damaged, at a member that is paranoid (W3)", 40, 0.2),
     Fault("wipe", "a machine comes back with an empty disk", 60, 0.15),
+    Fault("flip-journal", "a bit of a journal flips under a member that runs", 30, 0.25),
+    Fault("flip-snapshot", "a bit of a snapshot flips", 25, 0.25),
+    # snapshots
+    Fault("snapshot-now", "somebody asks for a snapshot", 10, 0.3),
+    Fault("slow-snapshot", "writing a snapshot takes long for a while", 20, 0.25),
+    Fault("power-in-snapshot", "the power fails while a snapshot is written or received", 15, 0.3),
+    Fault("power-in-install", "the power fails while a snapshot takes the log's place", 15, 0.3),
     # the network
     Fault("loss", "messages are lost", 0, 0.35),
     Fault("delay", "some messages are late, some very late", 0, 0.35),
@@ -88,8 +95,13 @@ FAULTS: tuple[Fault, ...] = (
     # clocks
     Fault("wall-clock", "a wall clock jumps", 20, 0.3),
     Fault("drift", "clocks run too fast or too slow", 0, 0.3),
+    Fault("lease-clock", "clocks that leases depend on drift and jump, within the bound", 6, 0.25),
     # members
     Fault("members", "members are added, while everything else goes on", 30, 0.4),
+    Fault("membership", "members come and go all the time, from one voter to all and back", 0, 0.3),
+    Fault("remove-member", "a member is removed, the master too, and who is cut off", 25, 0.25),
+    Fault("replace-wiped", "a machine gets an empty disk and takes its own place again", 25, 0.25),
+    Fault("transfer", "the mastership is handed over", 10, 0.3),
     # beyond what any member is asked to survive
     Fault("old-image", "an old image of a disk is restored", 30, 0.0),
     Fault("lying-disk", "a disk reports syncs that it did not do, and loses power", 30, 0.0),
@@ -113,6 +125,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     members: int
     spare: int
     """Further machines, which may be added."""
+    machines: int = 0
+    """How many there are from the beginning, those that belong to nothing included; at least those
+    that belong."""
     seconds: float
     """How long the trouble lasts."""
     faults: tuple[str, ...]
@@ -196,12 +211,14 @@ def draw(
         max_sessions=chance.choice((2, 10, 1000)),
         apply_slice_seconds=0.01,
     )
+    settings = _with_snapshots(seed, names, settings)
     kind = workload or chance.choice(BUILT_IN)
     adds = "members" in names or "configuration-then-cut" in names
     return Plan(
         seed=seed,
         members=count if members is None else members,
         spare=chance.choice((1, 2)) if adds else 0,
+        machines=max(count, 7) if "membership" in names else 0,
         seconds=lasts,
         faults=names,
         actions=_actions(seed, names, lasts, strength),
@@ -212,6 +229,27 @@ def draw(
         burst=chance.choice((1, 2, 5, 20)),
         settings=settings,
     )
+
+
+def _with_snapshots(seed: int, names: tuple[str, ...], settings: Settings) -> Settings:
+    """Settings under which snapshots are taken and sent in a short run, and leases in some."""
+    chance = Random(f"{seed}/snapshots")
+    keep = chance.choice((1, 1, 5, 50, 1_000))
+    settings = msgspec.structs.replace(
+        settings,
+        snapshot_entries=chance.choice((10, 40, 40, 150, 1_000_000)),
+        snapshot_log_bytes=chance.choice((4 * KIB, 32 * KIB, 1024 * KIB)),
+        snapshot_on_close=chance.random() < 0.5,
+        keep_log_entries=keep,
+        max_kept_log_entries=max(keep, chance.choice((20, 10_000))),
+        chunk_bytes=chance.choice((128, 1 * KIB, 16 * KIB)),
+        catch_up_bytes_per_second=chance.choice((16 * KIB, 1024 * KIB)),
+        read_timeout_seconds=5.0,
+    )
+    leases = Random(f"{seed}/leases").random() < 0.3 or "lease-clock" in names
+    # Where clocks run as they like the bound must be as wide.
+    drift = 0.5 if "drift" in names else 0.1
+    return msgspec.structs.replace(settings, lease_reads=leases, max_clock_drift=drift)
 
 
 def _actions(

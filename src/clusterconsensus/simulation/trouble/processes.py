@@ -77,7 +77,7 @@ class Processes(Trouble):
         if machine is None or machine.loop is None or machine.loop.is_held:
             return ""
         seconds = self.a_while(chance)
-        machine.loop.freeze()
+        machine.clock.freeze()
         self.band(machine, "frozen")
         self.later(seconds, self.go_on, machine)
         return f"{machine} is frozen for {seconds:.2f} s, its clock too"

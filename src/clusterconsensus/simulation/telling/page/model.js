@@ -27,7 +27,7 @@ const GROUPS = {
     kinds: ["submit", "submitreply", "opensession", "sessionopened", "readask", "readtell"],
     help: "calls that a member passes on to the master, and the answers",
   },
-  other: { name: "Other", kinds: [], help: "membership, identity, quarantine" },
+  other: { name: "Other", kinds: [], help: "membership, handing over, snapshots, recovery, identity, quarantine" },
 };
 const GROUP_NAMES = Object.keys(GROUPS);
 const groupOf = new Map(
