@@ -35,7 +35,7 @@ test: $(VENV)/installed-test ## Run all tests (TESTS="-k journal -x" to choose)
 check: $(VENV)/installed-check ## Linters, format, types, layers and documentation
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy --strict src tests bench
+	$(RUN) -m mypy --strict src tests bench examples
 	$(BIN)/lint-imports
 	$(RUN) -m mkdocs build --strict --quiet
 
@@ -52,7 +52,7 @@ bench: $(VENV)/installed-bench ## Measure, beside this machine's limits (BENCH=-
 clean: ## Remove everything that the targets above made
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f .coverage .coverage.*
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build backend is installed beside the package instead of being fetched into an isolated
 # environment each time: after the first set-up an installation needs no network.

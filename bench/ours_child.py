@@ -13,6 +13,7 @@ from bench.ours import Status
 from bench.processes import Order, die_with_parent, encode_answer, encode_failure
 from bench.workload import VALUE, Load, closed_loop, key_of
 from clusterconsensus import ConsensusError, Context, Member, Participant, TcpTransport
+from clusterconsensus.state import Readable
 
 PROBE_SECONDS = 0.005
 """While a failover is awaited, one write starts this often: the resolution of what is found."""
@@ -43,8 +44,8 @@ class Store:
     def snapshot(self) -> bytes:
         return msgspec.msgpack.encode(Image(self.items, self.applied, self.sequence))
 
-    def install(self, snapshot: bytes) -> None:
-        image = msgspec.msgpack.decode(snapshot, type=Image)
+    def install(self, snapshot: Readable) -> None:
+        image = msgspec.msgpack.decode(snapshot.read(), type=Image)
         self.items, self.applied, self.sequence = image.items, image.applied, image.sequence
 
 

@@ -1,17 +1,22 @@
-"""The load that both systems get: values of 100 bytes, written over 10,000 keys."""
+"""The load that both systems get: values of 100 bytes, written over 10,000 keys.
+
+``bench.level`` asks its children for larger values by the environment.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
 KEYS = 10_000
-VALUE_BYTES = 100
-VALUE = bytes(range(256))[-VALUE_BYTES:]
+VALUE_BYTES_VARIABLE = "BENCH_VALUE_BYTES"
+VALUE_BYTES = int(os.environ.get(VALUE_BYTES_VARIABLE, "100"))
+VALUE = (bytes(range(256)) * (VALUE_BYTES // 256 + 1))[-VALUE_BYTES:]
 KEY_NAMES = [f"key-{number:05d}" for number in range(KEYS)]
 STRIDE = 7_919
 """Prime to KEYS: a walk in such strides visits every key, none twice before the others."""

@@ -55,7 +55,9 @@ def rows(page: str) -> dict[str, list[str]]:
 def unit_of(name: str) -> str:
     if isinstance(getattr(Settings(), name), bool):
         return "yes or no"
-    return name.rsplit("_", 1)[-1]
+    if name.endswith("_per_second"):
+        return f"{name.split('_')[-3]} per second"
+    return {"max_clock_drift": "fraction"}.get(name, name.rsplit("_", 1)[-1])
 
 
 def test_every_setting_is_documented_with_its_default_and_unit() -> None:
