@@ -94,9 +94,7 @@ class Batch:
         self.configurations: list[Entry] = []
 
 
-def open_segment(
-    files: Files, path: str, number: int, disk_id: str | None
-) -> tuple[Segment, str]:
+def open_segment(files: Files, path: str, number: int, disk_id: str | None) -> tuple[Segment, str]:
     """Check a segment's header.
 
     Arguments:
