@@ -98,9 +98,9 @@ def test_names_are_unique_and_in_kebab_case() -> None:
 
 def test_each_invariant_that_this_version_has_kills_somebody() -> None:
     broken = {rule for mutant in MUTANTS.values() for rule in mutant.violates}
-    # There are no snapshots (I-14), no leases (I-18) and no removal (I-20) yet.
+    # What breaks a lease is judged by tests/core/test_reads.py and by stories (I-18).
     missing = {f"I-{number}" for number in range(1, 23)} - broken
-    assert missing == {"I-14", "I-18", "I-20"}
+    assert missing <= {"I-18"}
 
 
 def test_every_patch_restores_exactly() -> None:

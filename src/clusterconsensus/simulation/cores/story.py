@@ -180,8 +180,9 @@ class Story(Operations):
 
     def limits(self, words: list[str]) -> None:
         pairs = (word.partition("=") for word in words)
-        changes = {name: float(value) if "." in value else int(value) for name, _, value in pairs}
-        self.cluster.limits = msgspec.structs.replace(self.cluster.limits, **changes)
+        limits = self.cluster.limits
+        changes = {name: type(getattr(limits, name))(float(value)) for name, _, value in pairs}
+        self.cluster.limits = msgspec.structs.replace(limits, **changes)
 
     def wipe(self, words: list[str]) -> None:
         self.cluster.wipe(self.member(words[0]))

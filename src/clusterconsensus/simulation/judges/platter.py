@@ -49,7 +49,7 @@ class Platter:
         have survived a crash."""
         names = [path.rpartition("/")[2] for path in disk.paths()]
         numbers = segment_numbers(sorted(names))
-        if numbers and numbers[0] < self._segment:
+        if numbers and numbers[0] <= self._segment:
             self._forget(disk, numbers[0])
         for number in numbers:
             if number < self._segment:

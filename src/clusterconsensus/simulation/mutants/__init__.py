@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from clusterconsensus.simulation.mutants import (
     disks,
     elections,
+    lasting,
     logs,
     masters,
     memberships,
@@ -47,6 +48,7 @@ __all__ = [
 AREAS = (
     disks,
     elections,
+    lasting,
     logs,
     masters,
     memberships,

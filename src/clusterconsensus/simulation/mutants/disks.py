@@ -79,7 +79,7 @@ MUTANTS = table(
             ),
         ),
         "I-21",
-        lives=range(10),
+        lives=range(13, 14),
     ),
     Mutant(
         "poison-is-forgotten",
@@ -128,7 +128,7 @@ MUTANTS = table(
             ("file.pwrite(files.read(tail.path, offset, count), offset)", "pass"),
         ),
         "I-21",
-        lives=range(10),
+        lives=range(13, 14),
     ),
     Mutant(
         "checksum-not-checked",

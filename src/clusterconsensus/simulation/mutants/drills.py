@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from clusterconsensus.consensus import events
 from clusterconsensus.consensus.effects import Persist
+from clusterconsensus.consensus.messages import Action
 from clusterconsensus.consensus.sessions import NewSession, SessionTable
 from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.consensus.types import Member as Peer
@@ -132,7 +133,7 @@ def strangers() -> None:
     story.command("run 1")
     seat = master.local.log.configuration.seat_of_id("d")
     expect(seat is None, "I1", "a member of another cluster is added")
-    cluster.turn(master, [events.AddMemberLocal(99, Peer("f", "e"))])
+    cluster.turn(master, [events.ChangeMemberLocal(99, Action.ADD, Peer("f", "e"))])
     story.command("run 1")
     found = [held.id for held in master.local.log.configuration.seats]
     expect(found == ["a", "b", "c"], "I2", f"e is added in the place of f: {found}")

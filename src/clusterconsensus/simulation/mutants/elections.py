@@ -52,7 +52,7 @@ MUTANTS = table(
         ),
         "I-4",
         story="longest_log_is_not_the_best",
-        core_seeds=range(34),
+        core_seeds=range(150, 151),
     ),
     Mutant(
         "adopted-in-part",
@@ -61,7 +61,7 @@ MUTANTS = table(
         edited(Election, "_take", ("if more:", "if False:")),
         "I-4",
         story="laggard_pulls_a_long_log",
-        core_seeds=range(10),
+        core_seeds=range(63, 64),
     ),
     Mutant(
         "adopted-without-a-second-count",
@@ -182,7 +182,7 @@ MUTANTS = table(
             ("candidacy.base = local.commit", "candidacy.base = local.log.last_seq"),
         ),
         "I-3",
-        core_seeds=range(10),
+        core_seeds=range(17, 18),
     ),
     Mutant(
         "prepare-before-sync",
@@ -243,8 +243,8 @@ MUTANTS = table(
                 Election,
                 "on_tick",
                 (
-                    "if not local.is_voter or local.leads or local.quarantined:",
-                    "if local.standing is None or local.leads or local.quarantined:",
+                    "if local.quarantined or self.objection():",
+                    "if local.standing is None or local.quarantined:",
                 ),
             ),
             edited(Election, "_adopt", ("if local.name in log.voters:", "if True:")),

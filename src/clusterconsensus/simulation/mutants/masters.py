@@ -54,7 +54,7 @@ MUTANTS = table(
             ),
         ),
         "I-10",
-        core_seeds=range(50),
+        core_seeds=range(118, 119),
     ),
     Mutant(
         "own-copy-before-sync",
@@ -158,8 +158,8 @@ MUTANTS = table(
             Master,
             "on_reject",
             (
-                "if message.refusal is Refusal.GAP and",
-                "progress.contact_at = self._local.now\n    if message.refusal is Refusal.GAP and",
+                "if self.catch_up.is_served(source):",
+                "progress.contact_at = self._local.now\n        if True:",
             ),
         ),
         "expect",

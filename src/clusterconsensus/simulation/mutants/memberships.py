@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from clusterconsensus.consensus import changes
 from clusterconsensus.consensus.membership import Membership
+from clusterconsensus.consensus.promotion import Promotion
 from clusterconsensus.simulation.mutants.table import Mutant, edited, table
 
 MUTANTS = table(
@@ -10,7 +12,11 @@ MUTANTS = table(
         "configuration-before-an-own-entry",
         "a master changes the configuration before an entry of its own is chosen (C-34)",
         ("I-11", "I-4", "M3"),
-        edited(Membership, "_may_append", ("local.role is Role.MASTER and ", "")),
+        edited(
+            Membership,
+            "_may_append",
+            ("self._local.role is Role.MASTER and ", ""),
+        ),
         "I-11",
         story="change_before_an_own_entry",
         core_seeds=range(10),
@@ -19,7 +25,7 @@ MUTANTS = table(
         "two-configurations-in-flight",
         "a configuration is appended before the one before it is chosen",
         ("M2", "I-11", "I-4"),
-        edited(Membership, "_may_append", (" and local.log.configuration_seq <= local.commit", "")),
+        edited(Membership, "_may_append", (" and self._committed()", "")),
         "M2",
         story="change_before_an_own_entry",
     ),
@@ -28,9 +34,12 @@ MUTANTS = table(
         "a new member gets its vote before it holds the log",
         ("M4", "I-22"),
         edited(
-            Membership,
-            "_advance",
-            ("Standing.LEARNER, True)", "Standing.VOTER)"),
+            changes,
+            "_come_in",
+            (
+                "Standing.LEARNER, promoting, change.priority",
+                "Standing.VOTER, False, change.priority",
+            ),
         ),
         "expect",
         story="change_before_an_own_entry",
@@ -40,9 +49,9 @@ MUTANTS = table(
         "a learner is promoted although it has not caught up (C-36)",
         ("M4", "I-22"),
         edited(
-            Membership,
-            "end_of_turn",
-            ("if seat.promoting and seat.incarnation in self._ready:", "if seat.promoting:"),
+            Promotion,
+            "ready",
+            (" and seat.incarnation in self._ready and self._may_vote(seat)", ""),
         ),
         "expect",
         story="new_voter_does_not_know_it_is_one",
@@ -52,12 +61,9 @@ MUTANTS = table(
         "a member that comes back with an empty disk under its old id is taken for itself (C-42)",
         ("I0", "I-19"),
         edited(
-            Membership,
-            "_advance",
-            (
-                "if seat is not None and request.disk_id and seat.disk_id != request.disk_id:",
-                "if False:",
-            ),
+            changes,
+            "_same_disk_and_address",
+            ("if facts.disk_id and seat.disk_id != facts.disk_id:", "if False:"),
         ),
         "expect",
         story="another_disk_is_refused",
@@ -78,7 +84,7 @@ MUTANTS = table(
         "whoever-answers-is-added",
         "whoever answers at an address is taken for the member that was named",
         ("I2", "I-19"),
-        edited(Membership, "on_identity", ("if found != request.member.id:", "if False:")),
+        edited(Membership, "on_identity", ("if found != member.id:", "if False:")),
         "I2",
         drill="strangers",
     ),
@@ -86,14 +92,7 @@ MUTANTS = table(
         "added-before-it-is-chosen",
         "adding is called done before the entry is chosen",
         ("M6", "I-17"),
-        edited(
-            Membership,
-            "_advance",
-            (
-                " and seat.is_voter and local.log.configuration_seq <= local.commit:",
-                " and seat.is_voter:",
-            ),
-        ),
+        edited(Membership, "_settle", ("if not self._committed():", "if False:")),
         "expect",
         story="added_when_chosen",
     ),

@@ -199,7 +199,7 @@ def submits() -> None:
 async def _questions() -> None:
     asked: list[int] = []
     reads = ReadQuestions(
-        Settings(), lambda: 0.0, lambda to, nonce: asked.append(nonce), lambda: None
+        Settings(), lambda: 0.0, lambda to, nonce, lease: asked.append(nonce), lambda: None
     )
     reads.on_leader(B)
     future = reads.read(None)

@@ -206,7 +206,7 @@ MUTANTS = table(
         "blank-member-hears-everybody",
         "a member that belongs to no cluster takes part in any: it promises and votes",
         ("I1", "I-19"),
-        edited(Gate, "_same_cluster", ("isinstance(message, Accept)\n            and ", "")),
+        edited(Gate, "_same_cluster", ("isinstance(message, Accept) and ", "")),
         "I1",
         drill="gate",
     ),
