@@ -15,11 +15,15 @@ from clusterconsensus.errors import StoragePoisonedError
 from clusterconsensus.simulation.journals import checks as journals
 from clusterconsensus.simulation.journals.checks import check_crash_states
 from clusterconsensus.simulation.journals.lives import DisprovedError, Life, live
-from clusterconsensus.simulation.journals.power import whole_writes
+from clusterconsensus.simulation.journals.power import crash_states, whole_writes
+from clusterconsensus.simulation.world.content import Image
 from clusterconsensus.simulation.world.disk import Disk, DiskFile
+from clusterconsensus.storage.extent import Openings
 from clusterconsensus.storage.identity import open_directory
 from clusterconsensus.storage.journal import Journal
+from clusterconsensus.storage.records import HEADER_BYTES
 from clusterconsensus.storage.recovery import Scan
+from clusterconsensus.storage.segments import segment_path
 from tests.storage.model import (
     DISK,
     PATH,
@@ -28,6 +32,7 @@ from tests.storage.model import (
     ballot,
     entries,
     failing,
+    make_directory,
     open_journal,
     read_all,
 )
@@ -116,9 +121,27 @@ def take_torn_writes_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scan, "_witness", lambda *_: "it is damage")
 
 
+def remove_without_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removals may come through in any order, and leave a gap."""
+    real = Journal.compact
+
+    def compact(journal: Journal, seq: int) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(Disk, "sync_directory", lambda disk, path: None)
+            return real(journal, seq)
+
+    monkeypatch.setattr(Journal, "compact", compact)
+
+
+def begin_where_the_log_was_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Openings, "cut", lambda openings, seq: None)
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
+        remove_without_syncing,
+        begin_where_the_log_was_cut_off,
         forget_directories,
         forget_data,
         believe_the_cache,
@@ -148,3 +171,33 @@ def test_what_a_dead_process_left_unsynced_is_made_durable_before_it_is_believed
     again = open_journal(files)
     assert again.recovered.last_seq == 4
     assert read_all(open_journal(after_power_failure(files))) == list(entries(1, 4))
+
+
+def test_zeros_that_only_the_cache_holds_hide_nothing() -> None:
+    """The first write to the second segment was torn; the sync that should have erased it failed,
+    and what is left of it is seen again only after a power failure."""
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(1), None, entries(1, 1, 1, 1500))])
+    while journal.prepare_next():
+        pass
+    image = files.snapshot_image()
+    second = segment_path(PATH, 2)
+    torn = image.files[second][:HEADER_BYTES] + b"torn".ljust(SMALL_BYTES - HEADER_BYTES, b"\0")
+    files = Disk(Image(image.directories, {**image.files, second: torn}))
+    files.fail_next("datasync", OSError(5, "input/output error"))
+    with pytest.raises(StoragePoisonedError):
+        open_journal(files)
+    files.after_process_crash()
+    journal = open_journal(files)
+    assert journal.recovered.torn is None, "it has been erased, to all appearances"
+    opened = []
+
+    def before(operation: str, path: str) -> None:
+        for found in crash_states(files, whole_writes):
+            opened.append(open_journal(Disk(found)).recovered.last_seq)
+
+    files.before = before
+    journal.append([Persist(2, None, None, entries(2, 1))])
+    assert {1, 2} == set(opened)

@@ -416,3 +416,33 @@ def test_a_scan_tells_each_whole_batch() -> None:
         (SECOND, 5, 12, 9),
         (SECOND, 6, 12, 12),
     ]
+
+
+def test_a_flip_in_a_journal_that_begins_later_is_never_believed() -> None:
+    files = Disk()
+    make_directory(files)
+    journal = open_journal(files)
+    journal.append([Persist(1, ballot(1), None, entries(1, 6, 1, 400), 6)])
+    journal.append([Persist(2, ballot(2), None, entries(7, 6, 2, 330), 6)])
+    assert journal.compact(6) == 6
+    journal.append([Persist(3, None, None, entries(13, 1, 2), 12)])
+    image = files.snapshot_image()
+    last = used(files, SECOND) - 300
+    found = {"refused": 0, "torn": 0}
+    for offset in range(used(files, SECOND)):
+        flipped = Disk(image)
+        flipped.flip(SECOND, offset, offset % 8)
+        try:
+            again = open_journal(flipped)
+        except DamagedError:
+            found["refused"] += 1
+        else:
+            found["torn"] += 1
+            assert offset > last, "only the last write looks torn"
+            assert (again.recovered.base.seq, again.recovered.last_seq) == (6, 12)
+    assert found["torn"] > 100
+    assert found["refused"] > 6_000
+    # Nor is the first write to the first segment that there is taken for torn, if it is the last.
+    torn = changed(files, SECOND, HEADER_BYTES, bytes(4096))
+    with pytest.raises(DamagedError, match="not segment 1"):
+        open_journal(torn)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clusterconsensus.consensus.effects import Persist
+from clusterconsensus.consensus.types import NOWHERE, Position
 from clusterconsensus.simulation.world.disk import Disk
+from clusterconsensus.storage.extent import Extent, Openings
 from clusterconsensus.storage.index import SPACING_BYTES, Index, Window
 from clusterconsensus.storage.records import HEADER_BYTES, Record, file_seed
 from clusterconsensus.storage.segments import segment_path
@@ -95,3 +97,59 @@ def test_a_file_may_end_before_it_was_said_to(left: int) -> None:
     found = walk(files, size, 4096)
     assert second not in found
     assert len(found) <= 1
+
+
+def test_what_is_forgotten_leaves_no_points() -> None:
+    index = Index()
+    for seq, number in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3)):
+        index.add(seq, number, 4096 + 100 * seq)
+    index.forget(2)
+    assert (index.first_seq, index.last_seq, len(index)) == (3, 5, 2)
+    assert index.find(4) == (3, 2, 4396, 4)
+    index.give_up(9)
+    assert (index.first_seq, index.last_seq, len(index)) == (10, 9, 0)
+    index.add(10, 3, 5000)
+    index.forget(10)
+    assert len(index) == 0
+    index.add(11, 3, 5100)
+    assert index.find(11) == (11, 3, 5100, 11)
+
+
+def test_a_log_knows_the_ballots_of_what_it_holds_and_of_its_base() -> None:
+    log = Extent()
+    for seq, instance in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3)):
+        log.add(seq, ballot(instance))
+    other = log.copy()
+    log.forget(Position(ballot(2), 3))
+    assert log.runs == [(4, ballot(2)), (5, ballot(3))]
+    assert [log.ballot_at(seq) for seq in range(2, 7)] == [
+        None,
+        ballot(2),
+        ballot(2),
+        ballot(3),
+        None,
+    ]
+    log.cut(4)
+    assert log.last == Position(ballot(2), 3)
+    log.give_up(Position(ballot(4), 9))
+    assert (log.last, log.runs, log.ballot_at(3)) == (Position(ballot(4), 9), [], None)
+    assert (other.base, other.last_seq, len(other.runs)) == (NOWHERE, 5, 3)
+    other.forget(Position(ballot(3), 5))
+    assert (other.runs, other.last) == ([], Position(ballot(3), 5))
+
+
+def test_a_log_begins_at_the_last_segment_that_restates_what_is_still_its_own() -> None:
+    openings = Openings()
+    assert openings.find(100) == (0, None)
+    for number, seq in ((1, 0), (2, 10), (3, 20), (4, 30)):
+        openings.add(number, Position(ballot(1), seq))
+    assert openings.find(29) == (3, Position(ballot(1), 20))
+    openings.cut(20)  # what the third and the fourth restate is no part of the log any more
+    assert openings.find(40) == (2, Position(ballot(1), 10))
+    openings.give_up(4)
+    assert openings.find(0) == (4, None)
+    openings.add(5, Position(ballot(2), 60))
+    assert openings.find(59) == (4, None)
+    assert openings.find(60) == (5, Position(ballot(2), 60))
+    openings.forget(5)
+    assert openings.find(100) == (0, None)

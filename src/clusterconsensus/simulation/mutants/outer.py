@@ -243,18 +243,6 @@ MUTANTS = table(
         cluster_seeds=range(180, 181),
     ),
     Mutant(
-        "stop-trusts-the-memory",
-        "an orderly stop marks as chosen what the memory holds, not what the disk does",
-        ("W7", "I-15", "I-1"),
-        edited(
-            Opened,
-            "aclose",
-            ("known = min(local.commit, local.log.durable_seq)", "known = local.commit"),
-        ),
-        "I-15",
-        cluster_seeds=range(577693170, 577693171),
-    ),
-    Mutant(
         "groups-mixed-up",
         "the outcomes of every group of an entry go to whoever sent the first",
         ("X4", "I-16"),
