@@ -84,6 +84,14 @@ class Child:
         assert "error" not in found, f"{self.name}: {do}: {found['error']}"
         return found
 
+    def resident_bytes(self) -> int:
+        """The memory that this process has, 0 where it is gone or the system does not tell."""
+        try:
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def signal(self, number: signal.Signals) -> None:
         """Signal this process, if it still runs."""
         if self._process.returncode is None:
@@ -112,11 +120,24 @@ class Group:
         names: Their ids.
         seed: Of every choice.
         reads_locally: Whether the members' clients get unproven reads; see ``Clients``.
+        compacts: Whether the members take snapshots often and keep little of the log.
+        lanes: How many writers each member has.
     """
 
-    def __init__(self, base: Path, names: str, seed: int, *, reads_locally: bool = False) -> None:
+    def __init__(
+        self,
+        base: Path,
+        names: str,
+        seed: int,
+        *,
+        reads_locally: bool = False,
+        compacts: bool = False,
+        lanes: int = 3,
+    ) -> None:
         self.base = base
         self.reads_locally = reads_locally
+        self.compacts = compacts
+        self.lanes = lanes
         self.names = names
         self.chance = random.Random(seed)
         self.acknowledged: list[tuple[str, int, int]] = []
@@ -144,6 +165,8 @@ class Group:
             parent=os.getpid(),
             clients=str(self.base / f"{name}.{self._lives[name]}.operations"),
             reads_locally=self.reads_locally,
+            compacts=self.compacts,
+            lanes=self.lanes,
         )
         with self._log(name) as log:
             process = await asyncio.create_subprocess_exec(

@@ -47,6 +47,16 @@ SETTINGS = Settings(
     log_cache_bytes=64 * KIB,
 )
 
+COMPACTING = msgspec.structs.replace(
+    SETTINGS,
+    snapshot_entries=400,
+    keep_log_entries=50,
+    segment_bytes=64 * KIB,
+    chunk_bytes=16 * KIB,
+    scrub_bytes_per_second=16 * 1024 * KIB,
+    read_timeout_seconds=20.0,
+)
+
 PAUSE_SECONDS = 0.004
 """Between two changes of one lane, so that the histories stay small."""
 
@@ -65,6 +75,8 @@ class Order(msgspec.Struct, kw_only=True):
     """Where its clients write down what they do and are told; the name of a file."""
     reads_locally: bool = False
     """See ``Clients``."""
+    compacts: bool = False
+    """Whether snapshots are taken often, and little of the log is kept behind them."""
 
 
 class Command(msgspec.Struct, kw_only=True):
@@ -159,7 +171,7 @@ async def main(order: Order) -> None:
         state=History(),
         directory=order.directory,
         transport=TcpTransport(order.address),
-        settings=SETTINGS,
+        settings=COMPACTING if order.compacts else SETTINGS,
     )
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -194,6 +206,18 @@ async def obey(
         await participant.init_master()
     elif command.do == "add":
         await participant.add_participant(Member(command.id, command.address))
+    elif command.do == "remove":
+        await participant.remove_participant(command.id)
+    elif command.do == "replace":
+        await participant.replace_participant(Member(command.id, command.address))
+    elif command.do == "demote":
+        await participant.demote_participant(command.id)
+    elif command.do == "promote":
+        await participant.promote_participant(command.id)
+    elif command.do == "transfer":
+        await participant.transfer_master(command.id or None)
+    elif command.do == "snapshot":
+        await participant.snapshot()
     elif command.do == "write":
         writer.start()
         clients.start()
@@ -210,6 +234,9 @@ async def obey(
             "applied": status.applied_sequence,
             "checksum": status.checksum,
             "diverged": status.diverged,
+            "recovering": status.recovering,
+            "snapshots": status.snapshots["taken"],
+            "first": status.first_sequence,
         }
     return {}
 

@@ -21,13 +21,15 @@ import pytest
 
 from clusterconsensus.consensus import election
 from clusterconsensus.consensus.acceptor import Acceptor
+from clusterconsensus.consensus.catchup import CatchUp
 from clusterconsensus.consensus.effects import Persist
 from clusterconsensus.consensus.election import Candidacy, Election
 from clusterconsensus.consensus.events import EndOfTurn, Tick
 from clusterconsensus.consensus.local import Local
 from clusterconsensus.consensus.master import Master
-from clusterconsensus.consensus.messages import Accept
+from clusterconsensus.consensus.messages import Accept, RecoverTell
 from clusterconsensus.consensus.quorum import is_majority
+from clusterconsensus.consensus.recovery import Recovery
 from clusterconsensus.consensus.replica import Replica
 from clusterconsensus.consensus.types import Incarnation
 from clusterconsensus.simulation.cores.expectations import StoryError
@@ -86,14 +88,24 @@ def test_faults_are_reached() -> None:
         bounds(members=2, ballots=1, changes=1, crashes=1, hangs=1),
         bounds(members=2, ballots=2, probes=True),
         bounds(ballots=1, changes=1, reorder=True),
+        bounds(ballots=1, changes=1, snapshots=1),
+        bounds(ballots=1, damages=1),
     ],
-    ids=["one", "two", "probes", "reorder"],
+    ids=["one", "two", "probes", "reorder", "snapshots", "damages"],
 )
 def test_other_spaces_are_exhausted(small: Bounds) -> None:
     found = explore(small)
     assert found.violation is None
     assert found.exhausted
     assert found.sometimes["commits"] > 0
+
+
+def test_snapshots_and_damage_go_together() -> None:
+    """Logs are forgotten and lost, snapshots sent and installed, votes come back."""
+    found = explore(bounds(ballots=1, changes=1, snapshots=1, damages=1, states=30_000))
+    assert found.violation is None
+    for mark in ("snapshots", "snapshots installed", "damaged logs", "members whole again"):
+        assert found.sometimes[mark] > 0, mark
 
 
 def test_more_is_reached_out_of_order() -> None:
@@ -197,6 +209,7 @@ def test_known_steps_lead_where_plain_steps_lead(changes: dict[str, Any], seed: 
         disk = moment.disk
         assert (store.promised, tuple(store.entries)) == (disk.promised, disk.log.entries)
         assert (store.commit_hint, len(store.pending)) == (disk.commit_hint, len(disk.pending))
+        assert (store.base, store.recovering) == (disk.log.base, disk.lost is not None)
         local = member.local
         assert local.applied == local.apply_asked
         # What the explorer does not follow: the applied state, and the cluster's id.
@@ -429,6 +442,32 @@ def a_promise_is_said_before_the_sync(patch: pytest.MonkeyPatch) -> None:
     around(patch, Acceptor, "_answer_prepare", change)
 
 
+def whoever_recovers_votes(patch: pytest.MonkeyPatch) -> None:
+    def change(acceptor: Any) -> Callable[[], None]:
+        local = acceptor._local
+        recovering, local.recovering = local.recovering, False
+        return lambda: setattr(local, "recovering", recovering)
+
+    around(patch, Acceptor, "on_probe", change)
+    around(patch, Acceptor, "on_prepare", change)
+
+
+def whole_too_early(patch: pytest.MonkeyPatch) -> None:
+    original = Recovery.on_tell
+
+    def on_tell(self: Recovery, source: Incarnation, message: RecoverTell) -> None:
+        original(self, source, msgspec.structs.replace(message, last_seq=1))
+
+    patch.setattr(Recovery, "on_tell", on_tell)
+
+
+def too_much_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def compact(self: CatchUp, discard_seq: int) -> None:
+        self._local.log.compact(self._local.log.durable_seq)
+
+    patch.setattr(CatchUp, "_compact", compact)
+
+
 PLANTED: list[tuple[Plant, Bounds, str]] = [
     (takes_what_is_below_the_promise, NOTHING, "I-1"),
     (takes_and_says_so, NOTHING, "I-5"),
@@ -441,6 +480,9 @@ PLANTED: list[tuple[Plant, Bounds, str]] = [
     (own_copy_before_the_sync, bounds(ballots=1, changes=1, hangs=1), "I-10"),
     (promises_are_not_written, bounds(ballots=1), "D1"),
     (a_promise_is_said_before_the_sync, bounds(ballots=1, hangs=1), "D2"),
+    (whoever_recovers_votes, bounds(damages=1), "I-19"),
+    (whole_too_early, bounds(ballots=1, changes=1, damages=1), "W5"),
+    (too_much_is_forgotten, bounds(ballots=1, changes=1, snapshots=1), "S6"),
 ]
 
 

@@ -162,7 +162,7 @@ class Master:
         """What every member of the configuration knows: 1 of those that were not heard yet."""
         local = self._local
         levels = [
-            self.progress[name].level
+            max(1, self.progress[name].level)
             for name in local.log.configuration.everyone
             if name != local.name and name in self.progress
         ]

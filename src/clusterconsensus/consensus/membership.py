@@ -272,7 +272,7 @@ class Membership:
             return ""
         for name in self._local.log.configuration.everyone:
             progress = self._master.progress.get(name)
-            if progress is not None and progress.round > 0 and progress.level < LEVEL_NEEDED:
+            if progress is not None and 0 < progress.level < LEVEL_NEEDED:
                 return (
                     f"{change}: member {member_id_of(name)!r} runs an older version, with the "
                     f"feature level {progress.level}; this needs {LEVEL_NEEDED} on all members"

@@ -21,8 +21,8 @@ class Progress:
         self.match = 0
         self.probing = True
         self.loading = False
-        self.level = 1
-        """Its feature level, as it last told."""
+        self.level = 0
+        """Its feature level, as it last told; 0 while it has not."""
         self.leases = False
         """Whether it keeps the rules of leases (L2)."""
         self.recovering = False

@@ -301,8 +301,8 @@ class _Turn:
             todo += replica.step(event, now, CHANCE)
         wall = WALL_START + 0.5 * (self.place + 1)
         todo += replica.step(events.EndOfTurn(wall), now, CHANCE)
-        self.observations += checks.turn(replica, promised, commit, role)
         self.observations += checks.forgets(replica, self.disk)
+        self.observations += checks.turn(replica, promised, commit, role)
         if local.leads and role is not local.role:
             self.marks.append(f"{local.role}s")
         if local.commit > commit:
