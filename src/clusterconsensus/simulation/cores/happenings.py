@@ -21,7 +21,7 @@ SMALL = Limits(
     window_bytes=1_000,
     log_cache_bytes=4_000,
     request_timeout_seconds=5.0,
-    keep_log_entries=3,
+    keep_log_entries=1,
     max_kept_log_entries=200,
     chunk_bytes=150,
 )
@@ -53,7 +53,7 @@ class Happenings(Troubles):
         self.demand = draw.choice((0.05, 0.1, 0.2))
         self.hurry = draw.choice((0.0, 0.02, 0.1))
         rare = draw.choice((0.0, 1.0, 1.0, 4.0))
-        keeps = draw.choice((0.0, 1.0, 3.0))
+        keeps = draw.choice((0.0, 2.0, 6.0))
         self.actions: list[tuple[Callable[[], None], float]] = [
             (self.give_up, 0.5),
             (self.settle, draw.choice((0.0, 0.5, 2.0))),
