@@ -59,7 +59,7 @@ def content(path: Path) -> dict[str, bytes]:
 
 WHOLE = sum(range(10))
 ALL_BUT_THE_LAST = WHOLE - 9
-"""A running member notes what is chosen with its next write."""
+"""A running member notes what is chosen with its next write, or after a while."""
 
 
 async def goes_on(base: Path, arguments: list[str], *expected: int) -> None:
