@@ -607,6 +607,8 @@ class Driver:
         if changed and leader != NOBODY:
             self._publish(MasterChanged(self.master()))
         self._end_waiting_for_masters()
+        if effect.role is Role.REMOVED:
+            self._on_removed()
 
     def master(self) -> Member | None:
         """Who leads, as far as is known here."""
