@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import shutil
 import signal
@@ -103,7 +104,10 @@ class Soak:
     def measure(self) -> None:
         """Note how much of the disk and of the memory the members take."""
         for name in NAMES:
-            size = sum(file.stat().st_size for file in self.directory(name).iterdir())
+            size = 0
+            for file in self.directory(name).iterdir():
+                with contextlib.suppress(FileNotFoundError):  # compacted in this very moment
+                    size += file.stat().st_size
             self.max_disk_bytes = max(self.max_disk_bytes, size)
         resident = [child.resident_bytes() for child in self.group.running.values()]
         self.max_resident_bytes = max(self.max_resident_bytes, *resident)
