@@ -84,6 +84,11 @@ class Child:
         assert "error" not in found, f"{self.name}: {do}: {found['error']}"
         return found
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.returncode is not None
+
     def resident_bytes(self) -> int:
         """The memory that this process has, 0 where it is gone or the system does not tell."""
         try:

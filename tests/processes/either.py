@@ -47,6 +47,8 @@ async def obey(command: dict[str, Any], participant: Participant[Counter]) -> di
             await participant.remove_participant(command["id"])
         case "submit":
             return {"count": await participant.submit("count")}
+        case "read":
+            return {"count": await participant.read(lambda state: state.count)}
         case "status":
             status = participant.status()
             return {

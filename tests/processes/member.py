@@ -158,6 +158,7 @@ class Writer:
                 return 0
             except OutcomeUnknownError as error:
                 unknown = error
+                await asyncio.sleep(PAUSE_SECONDS)  # one that has stopped says so at once
             except ParticipantClosedError:
                 return 0
             except NotAppliedError:

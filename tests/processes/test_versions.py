@@ -84,6 +84,10 @@ class Mixed(Group):
         """One more change through a member; how many there are now."""
         return int((await self.running[name].ask("submit"))["count"])
 
+    async def seen(self, name: str) -> int:
+        """How many changes a linearizable read through a member finds."""
+        return int((await self.running[name].ask("read"))["count"])
+
     async def level(self, name: str) -> int:
         return int((await self.running[name].ask("status"))["level"])
 
@@ -171,5 +175,34 @@ def test_a_new_cluster_takes_in_an_old_member_and_waits_with_what_it_does_not_kn
         await group.is_upgraded()
         await group.running["a"].ask("remove", id="c")
         assert await group.count("b") == 7
+
+    run(tmp_path, "abc", earlier, story)
+
+
+@pytest.mark.parametrize("old", ["a", "bc"])
+def test_either_version_takes_the_other_in_and_takes_over_from_it(
+    tmp_path: Path, earlier: Path, old: str
+) -> None:
+    """``a`` founds and leads; ``b`` and ``c``, of the other version, are added, and one of them
+    leads when ``a`` dies. Then one of the version of ``a`` follows them."""
+
+    async def story(group: Mixed) -> None:
+        group.sources.update(dict.fromkeys(old, earlier))
+        for name in "abc":
+            await group.start(name)
+        await group.running["a"].ask("found")
+        for name in "bc":
+            await group.add(name, "a")
+        assert await group.master("a") == "a"
+        for expected, name in enumerate("bac", 1):
+            assert await group.count(name) == expected
+            assert [await group.seen(reader) for reader in "abc"] == [expected] * 3
+        await group.kill("a")
+        assert await group.master("b", "c") in "bc"
+        assert await group.count("b") == 4
+        await group.start("a")
+        assert await group.count("a") == 5
+        assert [await group.seen(reader) for reader in "abc"] == [5] * 3
+        assert await group.level(next(name for name in "abc" if name not in old)) == 1
 
     run(tmp_path, "abc", earlier, story)

@@ -1,4 +1,4 @@
-"""What every change must survive: 400 seeds with all rare paths, 600,000 states of the explorer.
+"""What every change must survive: 300 seeds with all rare paths, 600,000 states of the explorer.
 
 Stories, mutants and the crash states of the journal are in ``tests/core``, ``test_mutants`` and
 ``tests/storage``. ``PROOF_SEEDS=6000`` in the environment looks longer.
@@ -13,7 +13,7 @@ import pytest
 from clusterconsensus.simulation.explorer import Bounds, explore
 from clusterconsensus.simulation.running.runner import Options, run_seeds
 
-SEEDS = int(os.environ.get("PROOF_SEEDS", "400"))
+SEEDS = int(os.environ.get("PROOF_SEEDS", "300"))
 
 REGRESSIONS = (
     577692970,  # a retry at a participant that was closing called "not applied" what was (X4)

@@ -188,8 +188,10 @@ class Ghost(Speech):
 
     def _on_snapshot(self, member: Observed, seen: Seen) -> None:
         snapshot, before = member.local.snapshot, seen.snapshot
+        if snapshot is None:
+            return  # its file turned out to be damaged when it was read for somebody
         seen.snapshot = snapshot
-        if snapshot is None or (before is not None and snapshot.seq < before.seq):
+        if before is not None and snapshot.seq < before.seq:
             self.fail("I-6", f"{member} goes back from the snapshot of {before} to {snapshot}")
         if not self.is_chosen(snapshot.position):
             self.fail("S5", f"{member} has a snapshot of {snapshot}, which is not chosen")

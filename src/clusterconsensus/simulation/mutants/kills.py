@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 from clusterconsensus.simulation import stories
 from clusterconsensus.simulation.cores.expectations import StoryError
@@ -25,7 +24,7 @@ from clusterconsensus.simulation.cores.fuzz import Schedule
 from clusterconsensus.simulation.cores.member import Member
 from clusterconsensus.simulation.cores.story import tell
 from clusterconsensus.simulation.cores.world import Packet, World
-from clusterconsensus.simulation.journals.lives import DisprovedError, Drawn, Life, told, told_again
+from clusterconsensus.simulation.journals.lives import DisprovedError, Life, live
 from clusterconsensus.simulation.journals.power import whole_writes
 from clusterconsensus.simulation.mutants.drills import DRILLS, quiet
 from clusterconsensus.simulation.mutants.outer_drills import OUTER_DRILLS
@@ -153,13 +152,7 @@ def _schedule(seed: int) -> None:
 
 
 def _live(number: int) -> None:
-    life = Life(whole_writes)
-    if number == 0:
-        told(life)
-    elif number == 1:
-        told_again(life)
-    else:
-        Drawn(life, Random(number)).run()
+    live(Life(whole_writes), number)
 
 
 def _first(

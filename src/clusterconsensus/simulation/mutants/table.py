@@ -46,7 +46,7 @@ class Mutant:
             expects something else, as it must where what is lost is progress.
         story: The name of a story that holds without it and fails with it.
         core_seeds: Seeds of random schedules of bare cores of which one fails.
-        lives: Lives of a journal of which one is disproved at some power failure: 0 and 1 are told
+        lives: Lives of a journal of which one is disproved at some power failure: 0 to 2 are told
             by hand, the others drawn.
         drill: The name of a drill (``drills``) that fails with it.
         cluster_seeds: Seeds of the simulator of whole clusters of which one fails.
