@@ -52,7 +52,6 @@ MUTANTS = table(
         ),
         "I-4",
         story="longest_log_is_not_the_best",
-        core_seeds=range(150, 151),
     ),
     Mutant(
         "adopted-in-part",

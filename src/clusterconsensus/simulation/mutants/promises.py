@@ -232,7 +232,7 @@ MUTANTS = table(
         ),
         "I-1",
         story="heartbeat_over_a_stale_suffix",
-        core_seeds=range(34),
+        core_seeds=range(300),
     ),
     Mutant(
         "verified-outlives-its-ballot",
@@ -282,7 +282,7 @@ MUTANTS = table(
         ),
         "expect",
         story="laggard_pulls_a_long_log",
-        core_seeds=range(96, 97),
+        core_seeds=range(11, 12),
     ),
     Mutant(
         "probe-raises-the-promise",
